@@ -206,6 +206,14 @@ func inside(shape Shape, extent, dx, dy int) bool {
 // covered counts the samples of pixel (x, y) inside the object, 0..subpixels^2.
 func covered(o placed, x, y int) int {
 	const step = unit / subpixels
+	// Most pixels of an object have all four outermost samples inside. Then all are:
+	// three shapes are convex, and the notches of a cross are wider than a pixel.
+	left, top := x*unit+step/2-o.cx, y*unit+step/2-o.cy
+	right, bottom := left+unit-step, top+unit-step
+	if inside(o.Shape, o.extent, left, top) && inside(o.Shape, o.extent, right, top) &&
+		inside(o.Shape, o.extent, left, bottom) && inside(o.Shape, o.extent, right, bottom) {
+		return subpixels * subpixels
+	}
 	n := 0
 	for sy := range subpixels {
 		dy := y*unit + sy*step + step/2 - o.cy
