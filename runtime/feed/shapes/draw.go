@@ -214,6 +214,9 @@ func covered(o placed, x, y int) int {
 		inside(o.Shape, o.extent, left, bottom) && inside(o.Shape, o.extent, right, bottom) {
 		return subpixels * subpixels
 	}
+	if half := o.extent / 2; left > half || right < -half || top > half || bottom < -half {
+		return 0
+	}
 	n := 0
 	for sy := range subpixels {
 		dy := y*unit + sy*step + step/2 - o.cy

@@ -31,8 +31,9 @@ const (
 	// minCoverage is the coverage at which a pixel belongs to an object. Half is
 	// where blur leaves an edge in its place.
 	minCoverage = 0.5
-	// noiseCoverage is the coverage below which a pixel counts as background.
-	noiseCoverage = 0.1
+	// noiseDistance is the distance from the background, in levels over the three
+	// channels, below which a pixel is background: a tenth of the palest colour's.
+	noiseDistance = 23
 	// minArea, in pixels of a 32-pixel picture, is about a quarter of the smallest
 	// object, a small triangle of 43.
 	minArea = 11
@@ -41,6 +42,9 @@ const (
 	minShare = 0.25
 	// minFit is the overlap a shape needs to be recognised.
 	minFit = 0.72
+	// certainFit is an overlap that no wrong shape reaches (a circle and a square of
+	// one area overlap by 0.83), so that softer drawings need not be tried.
+	certainFit = 0.92
 	// sizeBoundary, as a fraction of the side, lies midway between small and large.
 	sizeBoundary = (smallExtent + largeExtent) / 2.0 / unit32
 )
@@ -82,6 +86,9 @@ func (j *judging) unmix(img []uint8) {
 		var d [3]float64
 		for ch := range d {
 			d[ch] = float64(img[i*3+ch]) - Background
+		}
+		if d[0]*d[0]+d[1]*d[1]+d[2]*d[2] < noiseDistance*noiseDistance {
+			continue
 		}
 		best := math.Inf(1)
 		for k := range toward {
@@ -152,7 +159,7 @@ func (j *judging) judge() Verdict {
 	}
 	owner := j.spread(areas)
 	for n, a := range areas {
-		if f, ok := j.recognise(owner, n, a.color); ok {
+		if f, ok := j.recognise(owner, n, a); ok {
 			v.Objects = append(v.Objects, f)
 		} else {
 			v.Unclear++
@@ -217,7 +224,7 @@ func (j *judging) neighbours(i int, visit func(int)) {
 }
 
 // spread gives every pixel near an area to the nearest one, so that soft edges count
-// towards it; -1 is nobody. The reach is two pixels of 32.
+// towards it, and adds it to the area; -1 is nobody. The reach is two pixels of 32.
 func (j *judging) spread(areas []area) []int {
 	owner := make([]int, j.size*j.size)
 	for i := range owner {
@@ -235,7 +242,9 @@ func (j *judging) spread(areas []area) []int {
 		for _, i := range front {
 			j.neighbours(i, func(k int) {
 				if owner[k] < 0 {
-					owner[k] = owner[i]
+					n := owner[i]
+					owner[k] = n
+					areas[n].pixels = append(areas[n].pixels, k)
 					next = append(next, k)
 				}
 			})
@@ -248,18 +257,16 @@ func (j *judging) spread(areas []area) []int {
 // fill is the part of the bounding square that each shape covers.
 var fill = [numShapes]float64{Circle: math.Pi / 4, Square: 1, Triangle: 1. / 2, Cross: 5. / 9}
 
-// recognise finds the shape whose clean drawing overlaps best with what owner n
-// covers.
-func (j *judging) recognise(owner []int, n int, color Color) (Found, bool) {
-	seen := func(i int) float64 {
-		if owner[i] != n || j.coverage[i] < noiseCoverage {
-			return 0
-		}
-		return j.coverage[i]
-	}
+// softness lists the blurs of the clean drawings compared with, as standard deviations
+// in pixels of a 32-pixel picture. A learned decoder blurs by about one.
+var softness = []float64{0, 0.8, 1.4}
+
+// recognise finds the shape whose clean or softened drawing overlaps best with what
+// area n covers.
+func (j *judging) recognise(owner []int, n int, a area) (Found, bool) {
 	var mass, mx, my float64
-	for i := range owner {
-		w := seen(i)
+	for _, i := range a.pixels {
+		w := j.coverage[i]
 		mass += w
 		mx += w * (float64(i%j.size) + 0.5)
 		my += w * (float64(i/j.size) + 0.5)
@@ -268,43 +275,107 @@ func (j *judging) recognise(owner []int, n int, color Color) (Found, bool) {
 		return Found{}, false
 	}
 	mx, my = mx/mass, my/mass
+	side := float64(j.size)
 	var best Found
-	for shape := Circle; shape < numShapes; shape++ {
-		extent := math.Sqrt(mass / fill[shape])
-		cy := my
-		if shape == Triangle {
-			cy -= extent / 6 // the centre of mass is a third of the height above the base
-		}
-		o := placed{
-			Object: Object{Color: color, Shape: shape},
-			cx:     int(math.Round(mx * unit)), cy: int(math.Round(cy * unit)), extent: int(math.Round(extent * unit)),
-		}
-		// The union is what both cover together, less what they share.
-		var both, drawn float64
-		j.window(o, func(i, x, y int) {
-			t := float64(covered(o, x, y)) / (subpixels * subpixels)
-			drawn += t
-			both += min(seen(i), t)
-		})
-		if fit := both / (mass + drawn - both); fit > best.Fit {
-			side := float64(j.size)
+	for _, sigma := range softness {
+		for shape := Circle; shape < numShapes; shape++ {
+			extent := math.Sqrt(mass / fill[shape])
+			cy := my
+			if shape == Triangle {
+				cy -= extent / 6 // the centre of mass is a third of the height above the base
+			}
+			o := placed{
+				Object: Object{Color: a.color, Shape: shape},
+				cx:     int(math.Round(mx * unit)), cy: int(math.Round(cy * unit)), extent: int(math.Round(extent * unit)),
+			}
 			if extent/side > sizeBoundary {
 				o.Size = Large
 			}
-			best = Found{Object: o.Object, X: mx / side, Y: cy / side, Extent: extent / side, Fit: fit}
+			if fit := j.overlap(o, sigma*side/32, owner, n, mass); fit > best.Fit {
+				best = Found{Object: o.Object, X: mx / side, Y: cy / side, Extent: extent / side, Fit: fit}
+			}
+		}
+		if best.Fit >= certainFit {
+			break
 		}
 	}
 	return best, best.Fit >= minFit
 }
 
-// window visits the pixels of the picture that the object can touch.
-func (j *judging) window(o placed, visit func(i, x, y int)) {
-	half := o.extent/2 + 1
-	for y := max(0, (o.cy-half)/unit); y <= min(j.size-1, (o.cy+half)/unit); y++ {
-		for x := max(0, (o.cx-half)/unit); x <= min(j.size-1, (o.cx+half)/unit); x++ {
-			visit(y*j.size+x, x, y)
+// overlap is the soft intersection over union of the object's drawing, blurred, with
+// what area n covers.
+func (j *judging) overlap(o placed, sigma float64, owner []int, n int, mass float64) float64 {
+	reach := int(math.Ceil(2.5 * sigma))
+	half := o.extent/2/unit + 2 + reach
+	left, top, width := o.cx/unit-half, o.cy/unit-half, 2*half+1
+	drawing := make([]float64, width*width)
+	for y := reach; y < width-reach; y++ {
+		for x := reach; x < width-reach; x++ {
+			drawing[y*width+x] = float64(covered(o, left+x, top+y)) / (subpixels * subpixels)
 		}
 	}
+	if sigma > 0 {
+		drawing = soften(drawing, width, sigma, reach)
+	}
+	// The union is what both cover, less what they share. Parts of the drawing
+	// outside the picture or on another object's ground can't be compared.
+	var both, drawn float64
+	for y := range width {
+		for x := range width {
+			px, py := left+x, top+y
+			if px < 0 || py < 0 || px >= j.size || py >= j.size {
+				continue
+			}
+			d := drawing[y*width+x]
+			switch i := py*j.size + px; owner[i] {
+			case n:
+				both += min(j.coverage[i], d)
+				drawn += d
+			case -1:
+				drawn += d
+			default:
+				// Only a soft fringe may lie there: a body that does is a misfit.
+				if d >= minCoverage {
+					drawn += d
+				}
+			}
+		}
+	}
+	return both / (mass + drawn - both)
+}
+
+// soften blurs a square field with a Gaussian cut off at reach pixels.
+func soften(field []float64, width int, sigma float64, reach int) []float64 {
+	kernel := make([]float64, 2*reach+1)
+	sum := 0.0
+	for i := range kernel {
+		d := float64(i - reach)
+		kernel[i] = math.Exp(-d * d / (2 * sigma * sigma))
+		sum += kernel[i]
+	}
+	for i := range kernel {
+		kernel[i] /= sum
+	}
+	across, both := make([]float64, len(field)), make([]float64, len(field))
+	for _, pass := range []struct {
+		in, out []float64
+		step    int
+		place   func(i int) int
+	}{
+		{field, across, 1, func(i int) int { return i % width }},
+		{across, both, width, func(i int) int { return i / width }},
+	} {
+		for i, v := range pass.in {
+			if v == 0 {
+				continue
+			}
+			at := pass.place(i)
+			for k := max(0, at-reach); k <= min(width-1, at+reach); k++ {
+				pass.out[i+(k-at)*pass.step] += v * kernel[k-at+reach]
+			}
+		}
+	}
+	return both
 }
 
 // Position is the position of the grammar that is nearest to the object.
