@@ -312,6 +312,9 @@ func (s *Store) publish(tmp, name string) error {
 
 // point makes latest name a snapshot.
 func (s *Store) point(name string) error {
+	if now, err := s.latestName(); err == nil && now == name {
+		return nil
+	}
 	tmp := tmpPrefix + latestName
 	_, err := s.writeFile(s.Dir, tmp, func(w io.Writer) error { _, err := io.WriteString(w, name+"\n"); return err })
 	if err != nil {
