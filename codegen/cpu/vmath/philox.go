@@ -1,0 +1,37 @@
+package vmath
+
+import "github.com/gouache-ml/gouache/codegen/cpu/build"
+
+// Philox is Philox4x32-10: four words of 32 random bits for each counter under a key. counter
+// and key are i32 scalars or vectors of one length.
+func Philox(fn *build.Func, counter [4]V, key [2]V) [4]V {
+	k := kit{fn, counter[0]}
+	c0, c1, c2, c3 := counter[0], counter[1], counter[2], counter[3]
+	k0, k1 := key[0], key[1]
+	for round := 0; round < 10; round++ {
+		if round > 0 {
+			k0 = fn.Add(k0, k.i(0x9e3779b9-1<<32))
+			k1 = fn.Add(k1, k.i(0xbb67ae85-1<<32))
+		}
+		hi0, lo0 := mulWide(fn, c0, 0xd2511f53)
+		hi1, lo1 := mulWide(fn, c2, 0xcd9e8d57)
+		c0, c1, c2, c3 = fn.Xor(fn.Xor(hi1, c1), k0), lo1, fn.Xor(fn.Xor(hi0, c3), k1), lo0
+	}
+	return [4]V{c0, c1, c2, c3}
+}
+
+// mulWide is the 64-bit product of unsigned x and m in two halves.
+func mulWide(fn *build.Func, x V, m int64) (hi, lo V) {
+	wide := build.LikeType(x, build.I64)
+	p := fn.Mul(fn.ZExt(x, build.I64), build.IntOf(wide, m))
+	return fn.Trunc(fn.LShr(p, build.IntOf(wide, 32)), build.I32), fn.Trunc(p, build.I32)
+}
+
+// Uniform turns 32 random bits into a float32 inside (0, 1): (b + 1/2) 2^-23 with b the upper 23
+// bits, exactly. Neither 0 nor 1 occurs, so logarithms of it and of 1 minus it are finite.
+func Uniform(fn *build.Func, bits V) V {
+	ft := build.LikeType(bits, build.F32)
+	b := fn.LShr(bits, build.IntOf(bits.Type(), 9))
+	x := fn.FAdd(fn.SIToFP(b, build.F32), build.FloatOf(ft, 0.5))
+	return fn.FMul(x, build.FloatOf(ft, 0x1p-23))
+}
