@@ -211,7 +211,6 @@ type Builder struct {
 	vars   map[*Var]int // depth at which a variable is bound
 	depth  map[*Node]int
 	guards []Guard
-	parent map[*Var]bool
 }
 
 type scope struct {
@@ -363,6 +362,26 @@ func (b *Builder) Within(gs []Guard, body func() (*Node, error)) (*Node, error) 
 	return r, err
 }
 
+// GuardKey identifies the guards in force, for callers that remember nodes.
+func (b *Builder) GuardKey() string {
+	if len(b.guards) == 0 {
+		return ""
+	}
+	return guards(b.guards)
+}
+
+// Detached emits body as if inside a loop over vars and throws away what
+// depends on them: it serves to find the operands of a Contract.
+func (b *Builder) Detached(vars []*Var, body func() (*Node, error)) (*Node, error) {
+	for _, v := range vars {
+		b.vars[v] = len(b.scopes)
+	}
+	b.scopes = append(b.scopes, &scope{seen: map[string]*Node{}})
+	n, err := body()
+	b.scopes = b.scopes[:len(b.scopes)-1]
+	return n, err
+}
+
 // Test is true where all guards hold.
 func (b *Builder) Test(gs []Guard) *Node {
 	gs = b.live(gs)
@@ -442,8 +461,61 @@ func (b *Builder) Contract(vars []*Var, bufA int, a Index, ga []Guard, bufB int,
 	return b.put(&Node{Prim: Contract, Type: ir.F32, Vars: vars, Args: []*Node{la, lb}}, len(b.scopes)-1)
 }
 
-// Done closes the kernel.
+// Done closes the kernel, dropping nodes nothing uses.
 func (b *Builder) Done() *Kernel {
-	b.K.Body = b.scopes[0].nodes
+	b.K.Body = prune(b.scopes[0].nodes)
 	return b.K
+}
+
+// prune removes pure nodes that no store, accumulator or index needs.
+func prune(body []*Node) []*Node {
+	live := map[*Node]bool{}
+	var mark func(n *Node)
+	index := func(ix Index) {
+		for _, d := range ix.Ind {
+			mark(d.Node)
+		}
+	}
+	mark = func(n *Node) {
+		if live[n] {
+			return
+		}
+		live[n] = true
+		for _, a := range n.Args {
+			mark(a)
+		}
+		for _, a := range n.Accs {
+			mark(a.Val)
+		}
+		index(n.At)
+		for _, g := range n.Guards {
+			index(g.At)
+		}
+	}
+	var roots func(body []*Node) bool
+	roots = func(body []*Node) bool {
+		any := false
+		for _, n := range body {
+			if n.Prim == Store || n.Prim == Loop && roots(n.Body) {
+				mark(n)
+				any = true
+			}
+		}
+		return any
+	}
+	roots(body)
+	var keep func(body []*Node) []*Node
+	keep = func(body []*Node) []*Node {
+		var out []*Node
+		for _, n := range body {
+			if live[n] {
+				if n.Prim == Loop {
+					n.Body = keep(n.Body)
+				}
+				out = append(out, n)
+			}
+		}
+		return out
+	}
+	return keep(body)
 }

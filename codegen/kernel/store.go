@@ -1,0 +1,196 @@
+package kernel
+
+import (
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ops"
+)
+
+// analysis knows, for every value of a function, where it is found: in a
+// buffer of its own, in the buffer of another value with the same layout, or
+// nowhere (recomputed by its consumers).
+type analysis struct {
+	f      *ir.Func
+	stored []bool
+	alias  []*ir.Value // dense view of a stored value: same bytes
+	uses   []int
+	info   []inlineInfo
+	pos    map[*ir.Instr]int
+}
+
+// inlineInfo describes the expression that recomputes a value from stored ones.
+type inlineInfo struct {
+	leaves map[*ir.Value]bool // stored values it reads
+	heavy  int                // expensive scalar operations per element
+	reduce bool               // reads a reduction's result
+}
+
+// maxHeavy is how many expensive operations (exp, log, division; a random
+// number counts ten) a value used several times may cost and still be
+// recomputed: one is about 0.3 ns an element vectorised, about what storing
+// and reloading it costs.
+const maxHeavy = 4
+
+// Heavy may be implemented by Inline ops whose element costs more than the
+// one unit that "not cheap" stands for.
+type Heavy interface{ Weight() int }
+
+func analyse(f *ir.Func) (*analysis, error) {
+	n := f.NumValues()
+	a := &analysis{f: f, stored: make([]bool, n), alias: make([]*ir.Value, n), uses: make([]int, n), info: make([]inlineInfo, n), pos: map[*ir.Instr]int{}}
+	for i, in := range f.Body {
+		a.pos[in] = i
+		for _, x := range in.Args {
+			a.uses[x.ID]++
+		}
+	}
+	must := make([]bool, n)
+	for _, r := range f.Results {
+		must[r.Value.ID] = true
+	}
+	for _, u := range f.Updates {
+		must[u.Value.ID] = true
+	}
+	for _, v := range f.Inputs {
+		a.stored[v.ID] = true
+	}
+	for _, v := range f.Reads() {
+		a.stored[v.ID] = true
+	}
+	expandedHeavy := make([]bool, n)
+	for _, in := range f.Body {
+		if _, ok := in.Op.(ops.Opaque); ok {
+			for _, x := range in.Args {
+				must[x.ID] = true
+			}
+		}
+	}
+	// Operands of matrix products must be plain loads; found out by trial
+	// once what they are made of is known, so in program order.
+	for _, in := range f.Body {
+		switch in.Op.(type) {
+		case ops.Contracter:
+			for i, x := range in.Args {
+				if i < 2 && a.find(x) == nil && !a.plainLoad(in, i) {
+					a.store(x)
+				}
+			}
+		}
+		for _, r := range in.Results {
+			a.decide(in, r, must[r.ID], expandedHeavy)
+		}
+	}
+	return a, nil
+}
+
+// decide settles whether r, a result of in, is stored.
+func (a *analysis) decide(in *ir.Instr, r *ir.Value, must bool, expanded []bool) {
+	op, inline := in.Op.(ops.Inline)
+	if !inline {
+		a.stored[r.ID] = true
+		if _, ok := in.Op.(ops.Reducer); ok {
+			a.info[r.ID].reduce = true
+		}
+		return
+	}
+	if src := a.denseAlias(in, r); src != nil {
+		a.alias[r.ID] = src
+		return
+	}
+	inf := inlineInfo{leaves: map[*ir.Value]bool{}}
+	for _, x := range in.Args {
+		if s := a.find(x); s != nil {
+			inf.leaves[s] = true
+			if s.Def != nil {
+				if _, ok := s.Def.Op.(ops.Reducer); ok {
+					inf.reduce = true
+				}
+			}
+			continue
+		}
+		xi := a.info[x.ID]
+		if x.Type.Len() < r.Type.Len() && xi.heavy > 0 && !xi.reduce && len(xi.leaves) > 0 && x.Type.Len() > 1 {
+			a.store(x) // would be recomputed once per repetition
+			inf.leaves[x] = true
+			continue
+		}
+		for l := range xi.leaves {
+			inf.leaves[l] = true
+		}
+		inf.heavy += xi.heavy
+		inf.reduce = inf.reduce || xi.reduce
+	}
+	if w, ok := in.Op.(Heavy); ok {
+		inf.heavy += w.Weight()
+	} else if !op.Cheap() {
+		inf.heavy++
+	}
+	a.info[r.ID] = inf
+	full := 0
+	for l := range inf.leaves {
+		if 2*l.Type.Len() > r.Type.Len() {
+			full++
+		}
+	}
+	if must || a.uses[r.ID] > 1 && (full > 1 || inf.heavy > maxHeavy) {
+		a.stored[r.ID] = true
+	}
+}
+
+func (a *analysis) store(v *ir.Value) {
+	if a.alias[v.ID] == nil {
+		a.stored[v.ID] = true
+	}
+}
+
+// find returns the stored value whose buffer holds v densely, or nil.
+func (a *analysis) find(v *ir.Value) *ir.Value {
+	for a.alias[v.ID] != nil {
+		v = a.alias[v.ID]
+	}
+	if a.stored[v.ID] {
+		return v
+	}
+	return nil
+}
+
+// denseAlias reports the stored value that r, the result of a view, lays out
+// exactly as it is: a reshape.
+func (a *analysis) denseAlias(in *ir.Instr, r *ir.Value) *ir.Value {
+	if len(in.Args) != 1 || in.Args[0].Type.Len() != r.Type.Len() || in.Args[0].Type.DType != r.Type.DType {
+		return nil
+	}
+	src := a.find(in.Args[0])
+	if src == nil {
+		return nil
+	}
+	sp := newSpace(r.Type.Shape, nil)
+	for try := 0; try < maxSplits; try++ {
+		e := newEmission(a, nil, sp)
+		n, err := e.inline(r, e.full)
+		if sp.split(err) {
+			continue
+		}
+		if err == nil && n.Prim == kern.Load && len(n.Guards) == 0 && n.At.String() == kern.Flat(r.Type.Shape, e.full).String() {
+			return src
+		}
+		return nil
+	}
+	return nil
+}
+
+// plainLoad reports whether operand i of a contraction is a load of a stored
+// value under views.
+func (a *analysis) plainLoad(in *ir.Instr, i int) bool {
+	x := in.Args[i]
+	sp := newSpace(x.Type.Shape, nil)
+	for try := 0; try < maxSplits; try++ {
+		e := newEmission(a, nil, sp)
+		n, err := e.value(x, e.full)
+		if sp.split(err) {
+			continue
+		}
+		return err == nil && n.Prim == kern.Load && len(n.At.Ind) == 0
+	}
+	return false
+}

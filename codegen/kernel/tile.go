@@ -1,0 +1,81 @@
+package kernel
+
+import (
+	"github.com/gouache-ml/gouache/ir/kern"
+)
+
+// Backend is what the tile pass asks a code generator. The answers must not
+// depend on the target CPU: chunks and workspaces are part of the plan.
+type Backend interface {
+	// Tile cuts a contraction or template into chunks.
+	Tile(k *kern.Kernel) (kern.Tile, int)
+	// Pack returns the kernel that writes the right operand of contraction k
+	// into packed panels and the bytes they need, and changes k to read them
+	// from a new last buffer; or nil when k reads its operand in place.
+	Pack(k *kern.Kernel) (pack *kern.Kernel, bytes int)
+}
+
+// chunkWork is the work of one chunk in node evaluations: about 0.1 ms, small
+// enough to balance two threads, large enough to hide a claim (about 50 ns).
+const chunkWork = 1 << 19
+
+// tile chooses the vectorised variable and the chunks of a loop kernel.
+func tile(k *kern.Kernel, be Backend) {
+	if k.Template != nil || k.FindContract() != nil {
+		k.Tile, k.Chunks = be.Tile(k)
+		return
+	}
+	last := k.Dims[len(k.Dims)-1]
+	inner, extent := strides(k, last)
+	if !k.HasLoop() || inner[1] > inner[0] {
+		k.Vector = last
+	}
+	outer := k.Points() / last.Extent
+	per := max(1, chunkWork/max(1, k.NumNodes*extent)) // grid points per chunk
+	if k.Vector == nil {
+		k.Tile = kern.Tile{Rows: clamp(per, 1, k.Points())}
+		k.Chunks = ceil(k.Points(), k.Tile.Rows)
+		return
+	}
+	cols := clamp(ceil(per, 64)*64, 64, ceil(last.Extent, 64)*64)
+	if cols >= last.Extent {
+		cols = last.Extent
+	}
+	k.Tile = kern.Tile{Rows: clamp(per/cols, 1, outer), Cols: cols}
+	k.Chunks = ceil(outer, k.Tile.Rows) * ceil(last.Extent, cols)
+}
+
+// strides counts accesses with unit stride along the innermost loops'
+// variables and along the last grid dimension, and the iterations of all
+// loops per grid point.
+func strides(k *kern.Kernel, last *kern.Var) (unit [2]int, extent int) {
+	var walk func(body []*kern.Node, v *kern.Var) int
+	walk = func(body []*kern.Node, v *kern.Var) int {
+		leaf := true
+		total := 0
+		for _, n := range body {
+			if n.Prim == kern.Loop {
+				leaf = false
+				total += n.Vars[0].Extent * walk(n.Body, n.Vars[0])
+			}
+		}
+		for _, n := range body {
+			if n.Prim != kern.Load && n.Prim != kern.Store {
+				continue
+			}
+			if leaf && v != nil && n.At.Coef(v) == 1 {
+				unit[0]++
+			}
+			if n.At.Coef(last) == 1 {
+				unit[1]++
+			}
+		}
+		return max(1, total)
+	}
+	extent = walk(k.Body, nil)
+	return unit, extent
+}
+
+func ceil(a, b int) int { return (a + b - 1) / b }
+
+func clamp(x, lo, hi int) int { return max(lo, min(x, hi)) }
