@@ -1,0 +1,277 @@
+package exec
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/gouache-ml/gouache/runtime/device/cpu"
+)
+
+// Model is one network: its stored tensors, and the memory its programs share.
+type Model struct {
+	sys         *System
+	spec        *ModelSpec
+	state, work *cpu.Arena
+	globals     []Global
+	index       map[string]int
+	programs    []*Program
+}
+
+// Global is a stored tensor.
+type Global struct {
+	Tensor
+	Role  Role
+	Of    string // the parameter a moment or average belongs to
+	Decay bool   // weight decay applies
+
+	init  string
+	std   float64
+	fixed int // offset of a constant's contents, or -1
+}
+
+func newModel(s *System, spec *ModelSpec) (*Model, error) {
+	m := &Model{sys: s, spec: spec, index: map[string]int{}}
+	if err := m.layOut(); err != nil {
+		return nil, errors.Join(err, m.free())
+	}
+	return m, nil
+}
+
+// layOut takes the memory, makes the views and fills what no snapshot needs to bring.
+func (m *Model) layOut() error {
+	spec := m.spec
+	var err error
+	if m.state, err = cpu.NewArena(spec.StateBytes); err != nil {
+		return fmt.Errorf("%s: stored tensors: %w", m.Name(), err)
+	}
+	var work int64
+	for i := range spec.Programs {
+		work = max(work, spec.Programs[i].WorkBytes)
+	}
+	if m.work, err = cpu.NewArena(work); err != nil {
+		return fmt.Errorf("%s: work memory: %w", m.Name(), err)
+	}
+	for i, g := range spec.Globals {
+		t, err := m.tensor(TensorSpec{g.Name, g.DType, g.Shape, State + Addr(g.Offset)})
+		if err != nil {
+			return err
+		}
+		m.globals = append(m.globals, Global{Tensor: t, Role: g.Role, Of: g.Of, Decay: g.Decay, init: g.Init, std: g.Std, fixed: g.Const})
+		m.index[g.Name] = i
+	}
+	for i := range spec.Programs {
+		p, err := newProgram(m, &spec.Programs[i])
+		if err != nil {
+			return err
+		}
+		m.programs = append(m.programs, p)
+	}
+	for i := range m.globals {
+		if g := &m.globals[i]; g.Role == RoleConst || g.Role == RoleState {
+			if err := m.fill(g, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tensor makes a view, checking that it lies in its arena.
+func (m *Model) tensor(s TensorSpec) (Tensor, error) {
+	t := Tensor{Name: s.Name, DType: s.DType, Shape: s.Shape}
+	arena, off := m.place(s.Addr)
+	n := t.Len() * s.DType.Size()
+	if s.DType.Size() == 0 || off < 0 || int64(n) > arena.Size()-off {
+		return t, fmt.Errorf("%s: internal: %s does not fit at byte %d of %d; regenerate the package", m.Name(), &t, off, arena.Size())
+	}
+	t.Data = arena.Bytes(off, n)
+	return t, nil
+}
+
+func (m *Model) place(a Addr) (*cpu.Arena, int64) {
+	which, off := a.split()
+	if which == State {
+		return m.state, off
+	}
+	return m.work, off
+}
+
+func (m *Model) free() error {
+	var errs []error
+	for _, p := range m.programs {
+		errs = append(errs, p.args.Close())
+	}
+	for _, a := range []*cpu.Arena{m.state, m.work} {
+		if a != nil {
+			errs = append(errs, a.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close gives the model's memory back; System.Model makes it anew.
+func (m *Model) Close() error {
+	m.sys.mu.Lock()
+	defer m.sys.mu.Unlock()
+	m.sys.turn.Lock()
+	defer m.sys.turn.Unlock()
+	if m.sys.models[m.spec.Name] != m {
+		return nil
+	}
+	delete(m.sys.models, m.spec.Name)
+	return m.free()
+}
+
+// Name is the model's name, with the system's.
+func (m *Model) Name() string { return m.sys.Name() + "." + m.spec.Name }
+
+// Fingerprint is a hash of the names, types and roles of the stored tensors: a snapshot fits a
+// model if they are equal.
+func (m *Model) Fingerprint() string { return m.spec.Fingerprint }
+
+// Globals lists the stored tensors in order of declaration. The slice must not be changed.
+func (m *Model) Globals() []Global { return m.globals }
+
+// Params is the number of learned parameters.
+func (m *Model) Params() int {
+	n := 0
+	for i := range m.globals {
+		if m.globals[i].Role == RoleParam {
+			n += m.globals[i].Len()
+		}
+	}
+	return n
+}
+
+// Bytes are the sizes of the memory for stored tensors and for work.
+func (m *Model) Bytes() (state, work int64) { return m.state.Size(), m.work.Size() }
+
+// Tensor returns the stored tensor of that name.
+func (m *Model) Tensor(name string) (*Tensor, error) {
+	i, ok := m.index[name]
+	if !ok {
+		var names []string
+		for i := range m.globals {
+			names = append(names, m.globals[i].Name)
+		}
+		return nil, unknown(m.Name(), "stored tensor", name, names)
+	}
+	return &m.globals[i].Tensor, nil
+}
+
+// F32 returns the elements of a stored f32 tensor, sharing memory with it.
+func (m *Model) F32(name string) ([]float32, error) { return elements(m.Tensor, name, (*Tensor).F32) }
+
+// I32 returns the elements of a stored i32 tensor, sharing memory with it.
+func (m *Model) I32(name string) ([]int32, error) { return elements(m.Tensor, name, (*Tensor).I32) }
+
+func elements[T any](find func(string) (*Tensor, error), name string, as func(*Tensor) ([]T, error)) ([]T, error) {
+	t, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	return as(t)
+}
+
+// Init fills every stored tensor with its initial value. Equal seeds give equal bits on any
+// number of threads. An average starts as its parameter.
+func (m *Model) Init(seed uint64) error {
+	for i := range m.globals {
+		if g := &m.globals[i]; g.Role != RoleAverage {
+			if err := m.fill(g, seed); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range m.globals {
+		g := &m.globals[i]
+		if g.Role != RoleAverage {
+			continue
+		}
+		of, err := m.Tensor(g.Of)
+		if err != nil {
+			return err
+		}
+		if of.DType == g.DType {
+			copy(g.Data, of.Data)
+			continue
+		}
+		m.each(g.Len(), func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				g.set(i, of.at(i))
+			}
+		})
+	}
+	return nil
+}
+
+// fillElems is the number of elements that one thread fills at a time, about 1 ms of work. It is
+// even: normals come in pairs.
+const fillElems = 1 << 15
+
+// each calls f for parts of 0..n-1 on all threads.
+func (m *Model) each(n int, f func(lo, hi int)) {
+	m.sys.turn.Lock()
+	defer m.sys.turn.Unlock()
+	m.sys.pool.RunFunc((n+fillElems-1)/fillElems, func(chunk, _ int) {
+		f(chunk*fillElems, min(n, (chunk+1)*fillElems))
+	})
+}
+
+func (m *Model) fill(g *Global, seed uint64) error {
+	switch {
+	case g.fixed >= 0:
+		copy(g.Data, m.spec.Consts[g.fixed:g.fixed+len(g.Data)])
+	case g.init == "" || g.init == "zeros":
+		m.each(len(g.Data), func(lo, hi int) { clear(g.Data[lo:hi]) })
+	case g.init == "const":
+		m.each(g.Len(), func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				g.set(i, g.std)
+			}
+		})
+	case g.init == "normal":
+		name := hashName(g.Name)
+		m.each(g.Len(), func(lo, hi int) {
+			for i := lo; i < hi; i += 2 {
+				x, y := normals(seed, name, uint64(i/2))
+				g.set(i, g.std*x)
+				if i+1 < hi {
+					g.set(i+1, g.std*y)
+				}
+			}
+		})
+	default:
+		return fmt.Errorf("%s: internal: @%s starts as %q, which is unknown; regenerate the package", m.Name(), g.Name, g.init)
+	}
+	return nil
+}
+
+// CheckFinite reports the first stored tensor that holds an infinity or NaN.
+func (m *Model) CheckFinite() error {
+	for i := range m.globals {
+		if e := m.globals[i].NonFinite(); e >= 0 {
+			return fmt.Errorf("%s: stored tensor %s: element %d is %v", m.Name(), &m.globals[i].Tensor, e, m.globals[i].at(e))
+		}
+	}
+	return nil
+}
+
+// Programs lists the names of the programs.
+func (m *Model) Programs() []string {
+	var names []string
+	for _, p := range m.programs {
+		names = append(names, p.spec.Name)
+	}
+	return names
+}
+
+// Program returns the program of that name.
+func (m *Model) Program(name string) (*Program, error) {
+	for _, p := range m.programs {
+		if p.spec.Name == name {
+			return p, nil
+		}
+	}
+	return nil, unknown(m.Name(), "program", name, m.Programs())
+}

@@ -1,0 +1,168 @@
+package exec
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gouache-ml/gouache/runtime/device/cpu"
+)
+
+// Program is one compiled function of a model.
+//
+// Its inputs and outputs are views into the model's work memory. Inputs keep their contents from
+// one run to the next, as long as no other program of the model runs in between; outputs are
+// valid until the next run of any program of the model.
+type Program struct {
+	model           *Model
+	spec            *ProgramSpec
+	inputs, outputs []Tensor
+	args            *cpu.Arena // the argument blocks of all launches, one after the other
+	run             Run
+}
+
+// Run is one execution in progress, as generated code sees it.
+type Run struct {
+	pool    *cpu.Pool
+	kernels []entry
+	args    uintptr // address of the argument blocks
+	block   []int64 // their contents
+	first   []int   // the slot where each launch's block starts, and the end
+	times   []launchTime
+}
+
+func newProgram(m *Model, spec *ProgramSpec) (*Program, error) {
+	p := &Program{model: m, spec: spec}
+	for _, l := range []struct {
+		specs []TensorSpec
+		into  *[]Tensor
+	}{{spec.Inputs, &p.inputs}, {spec.Outputs, &p.outputs}} {
+		for _, s := range l.specs {
+			t, err := m.tensor(s)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", spec.Name, err)
+			}
+			*l.into = append(*l.into, t)
+		}
+	}
+	slots := 0
+	for i := range spec.Launches {
+		slots += len(spec.Launches[i].Args)
+	}
+	args, err := cpu.NewArena(int64(8 * slots))
+	if err != nil {
+		return nil, fmt.Errorf("%s: arguments of %s: %w", m.Name(), spec.Name, err)
+	}
+	p.args = args
+	p.run = Run{pool: m.sys.pool, kernels: m.sys.kernels}
+	if m.sys.profile {
+		p.run.times = make([]launchTime, len(spec.Launches))
+	}
+	p.run.args, p.run.block = args.Addr(0), args.I64(0, slots)
+	slot := 0
+	for i := range spec.Launches {
+		p.run.first = append(p.run.first, slot)
+		for _, a := range spec.Launches[i].Args {
+			arena, off := m.place(a)
+			if off > arena.Size() {
+				args.Close()
+				return nil, fmt.Errorf("%s: internal: launch %d of %s: byte %d lies outside its arena of %d; regenerate the package", m.Name(), i, spec.Name, off, arena.Size())
+			}
+			p.run.block[slot] = int64(arena.Addr(off))
+			slot++
+		}
+	}
+	p.run.first = append(p.run.first, slot)
+	return p, nil
+}
+
+// Run executes the program once. It allocates nothing.
+func (p *Program) Run() {
+	p.model.sys.turn.Lock()
+	p.spec.Run(&p.run)
+	p.model.sys.turn.Unlock()
+}
+
+// Launch runs a kernel on the buffers of one row of the program's table. Only generated code
+// calls it.
+func (r *Run) Launch(kernel, launch int) {
+	if r.times == nil {
+		r.launch(kernel, launch)
+		return
+	}
+	start := time.Now()
+	r.launch(kernel, launch)
+	t := &r.times[launch]
+	t.kernel = kernel
+	t.total += time.Since(start)
+	t.count++
+}
+
+func (r *Run) launch(kernel, launch int) {
+	k := &r.kernels[kernel]
+	if k.fn == nil {
+		r.pool.Run(k.addr, r.args+uintptr(8*r.first[launch]), k.chunks)
+		return
+	}
+	args := r.block[r.first[launch]:r.first[launch+1]]
+	r.pool.RunFunc(k.chunks, func(chunk, _ int) { k.fn(args, chunk) })
+}
+
+// Name is the program's name, with the model's and the system's.
+func (p *Program) Name() string { return p.model.Name() + "." + p.spec.Name }
+
+// Launches is the number of kernels one run launches.
+func (p *Program) Launches() int { return len(p.spec.Launches) }
+
+// Inputs lists the inputs. The slice must not be changed, the tensors' contents may.
+func (p *Program) Inputs() []Tensor { return p.inputs }
+
+// Outputs lists the outputs.
+func (p *Program) Outputs() []Tensor { return p.outputs }
+
+// Input returns the input of that name.
+func (p *Program) Input(name string) (*Tensor, error) { return p.find("input", p.inputs, name) }
+
+// Output returns the output of that name.
+func (p *Program) Output(name string) (*Tensor, error) { return p.find("output", p.outputs, name) }
+
+// InputF32 returns the elements of an f32 input, to be filled before Run.
+func (p *Program) InputF32(name string) ([]float32, error) {
+	return elements(p.Input, name, (*Tensor).F32)
+}
+
+// InputI32 returns the elements of an i32 input, to be filled before Run.
+func (p *Program) InputI32(name string) ([]int32, error) {
+	return elements(p.Input, name, (*Tensor).I32)
+}
+
+// OutputF32 returns the elements of an f32 output.
+func (p *Program) OutputF32(name string) ([]float32, error) {
+	return elements(p.Output, name, (*Tensor).F32)
+}
+
+// OutputI32 returns the elements of an i32 output.
+func (p *Program) OutputI32(name string) ([]int32, error) {
+	return elements(p.Output, name, (*Tensor).I32)
+}
+
+func (p *Program) find(what string, ts []Tensor, name string) (*Tensor, error) {
+	var names []string
+	for i := range ts {
+		if ts[i].Name == name {
+			return &ts[i], nil
+		}
+		names = append(names, ts[i].Name)
+	}
+	return nil, unknown(p.Name(), what, name, names)
+}
+
+// CheckFinite reports the first output that holds an infinity or NaN.
+func (p *Program) CheckFinite() error {
+	for i := range p.outputs {
+		t := &p.outputs[i]
+		if e := t.NonFinite(); e >= 0 {
+			return fmt.Errorf("%s: output %s: element %d is %v", p.Name(), t, e, t.at(e))
+		}
+	}
+	return nil
+}

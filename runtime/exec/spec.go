@@ -1,0 +1,99 @@
+package exec
+
+// Spec is what a generated package says about its system. Only generated code writes one.
+type Spec struct {
+	Name    string
+	Objects []Object
+	Kernels []Kernel
+	Models  []ModelSpec
+}
+
+// Object is the shared object with all kernels for one target.
+type Object struct {
+	Target  string // as in cpu.Targets
+	Code    []byte
+	Scratch int // bytes of scratch memory each worker needs
+}
+
+// Kernel is one compiled kernel. Its number is its index in Spec.Kernels.
+type Kernel struct {
+	Name   string // exported symbol
+	Args   int    // number of buffers
+	Chunks int    // units of work; fixed by the plan, so that no result depends on the threads
+	FLOPs  int64
+}
+
+// Addr is a place in a model's memory: a byte offset plus Work or State. Offsets are multiples
+// of 64, so the two can't be confused.
+type Addr int64
+
+// The arenas of a model.
+const (
+	Work  Addr = 0 // shared by the model's programs
+	State Addr = 1 // the stored tensors
+)
+
+func (a Addr) split() (arena Addr, offset int64) { return a & 1, int64(a &^ 1) }
+
+// ModelSpec is one model of a Spec.
+type ModelSpec struct {
+	Name        string
+	Fingerprint string // hash of names, types and roles of the stored tensors
+	StateBytes  int64
+	Consts      []byte // contents of the constant tensors, one after the other
+	Globals     []GlobalSpec
+	Programs    []ProgramSpec
+}
+
+// GlobalSpec is one stored tensor of a ModelSpec.
+type GlobalSpec struct {
+	Name   string
+	Role   Role
+	DType  DType
+	Shape  []int
+	Offset int64 // in the state arena
+	Init   string
+	Std    float64
+	Of     string // the parameter this tensor belongs to
+	Decay  bool
+	Const  int // offset in ModelSpec.Consts; -1 for none
+}
+
+// TensorSpec is one input or output of a ProgramSpec.
+type TensorSpec struct {
+	Name  string
+	DType DType
+	Shape []int
+	Addr  Addr
+}
+
+// Launch is one row of a program's table of launches: its buffers, and what it is called in
+// profiles. The function of the program says which kernel it runs.
+type Launch struct {
+	Block  string // region of the model
+	Values string // IR values computed
+	Pos    string // line of the model's source
+	Args   []Addr
+}
+
+// ProgramSpec is one program of a ModelSpec.
+type ProgramSpec struct {
+	Name            string
+	WorkBytes       int64
+	Inputs, Outputs []TensorSpec
+	Launches        []Launch
+	Run             func(*Run)
+}
+
+// Role says what a stored tensor is for; the names are those of the IR.
+type Role string
+
+// Roles of stored tensors.
+const (
+	RoleParam   Role = "param"
+	RoleMoment1 Role = "moment1"
+	RoleMoment2 Role = "moment2"
+	RoleAverage Role = "average"
+	RoleState   Role = "state"
+	RoleConst   Role = "const"
+)
