@@ -77,6 +77,9 @@ func logisticDenominator(b *kern.Builder, x *kern.Node, c float64) *kern.Node {
 // Cheap is false.
 func (SigmoidOp) Cheap() bool { return false }
 
+// Weight counts an exponential and a division.
+func (SigmoidOp) Weight() int { return 2 }
+
 // VJP is dy*y*(1-y).
 func (SigmoidOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
 	y := in.Results[0]
@@ -155,6 +158,9 @@ func (QuickGELUOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, error) {
 
 // Cheap is false.
 func (QuickGELUOp) Cheap() bool { return false }
+
+// Weight counts an exponential and a division.
+func (QuickGELUOp) Weight() int { return 2 }
 
 // VJP is dy*s*(1 + 1.702*x*(1-s)) with s = sigmoid(1.702*x).
 func (QuickGELUOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {

@@ -16,12 +16,15 @@ type Expanded interface {
 	ExpandedBy() string
 }
 
+// GradientName is the text name of GradientOp.
+const GradientName = "gradient"
+
 // GradientOp is the gradient of its first argument, a scalar, with respect to
 // the others. The autodiff pass expands it by the VJP hooks.
 type GradientOp struct{}
 
 // Name is gradient.
-func (GradientOp) Name() string { return "gradient" }
+func (GradientOp) Name() string { return GradientName }
 
 // ExpandedBy is autodiff.
 func (GradientOp) ExpandedBy() string { return "autodiff" }
@@ -34,8 +37,8 @@ func (GradientOp) Infer(args []ir.Type) ([]ir.Type, error) {
 	if err := extents(args...); err != nil {
 		return nil, err
 	}
-	if args[0].Rank() != 0 || !isFloat(args[0]) {
-		return nil, fmt.Errorf("the loss must be a floating-point scalar")
+	if args[0].Len() != 1 || !isFloat(args[0]) {
+		return nil, fmt.Errorf("the loss must be one floating-point number")
 	}
 	for _, t := range args[1:] {
 		if !isFloat(t) {
