@@ -1,0 +1,258 @@
+package dalle
+
+import (
+	"fmt"
+
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/models/nn"
+	"github.com/gouache-ml/gouache/ops"
+	"github.com/gouache-ml/gouache/ops/mask"
+)
+
+// Config is the size of a transformer.
+type Config struct {
+	TextLen, TextVocab int
+	GridW, GridH       int // image tokens a row, rows
+	ImageVocab         int
+	Dim, Heads, Layers int
+	Kernel             int // side of the last layer's convolutional window, odd (paper: 11)
+	Batch              int // of train and eval
+	SampleBatch        int // of prefill and decode
+	Optimizer          nn.AdamW
+}
+
+// Image is the number of image tokens.
+func (c Config) Image() int { return c.GridW * c.GridH }
+
+// Stream is the number of positions, also of the KV caches.
+func (c Config) Stream() int { return c.TextLen + c.Image() }
+
+// TextClasses is the number of text targets: tokens and pads.
+func (c Config) TextClasses() int { return c.TextVocab + c.TextLen }
+
+// Start is the start token's row in the embedding; image token i has row
+// Start+1+i.
+func (c Config) Start() int { return c.TextClasses() }
+
+func (c Config) check() error {
+	switch {
+	case c.TextLen < 1 || c.TextVocab < 1 || c.GridW < 1 || c.GridH < 1 || c.ImageVocab < 1 || c.Dim < 1 || c.Heads < 1 || c.Layers < 1 || c.Batch < 1 || c.SampleBatch < 1:
+		return fmt.Errorf("prior: %+v: sizes must be positive", c)
+	case c.Image() < 2:
+		return fmt.Errorf("prior: a grid of %dx%d has nothing to predict from; use at least 2 image tokens", c.GridW, c.GridH)
+	case c.Dim%c.Heads != 0:
+		return fmt.Errorf("prior: %d heads don't divide width %d", c.Heads, c.Dim)
+	case c.Kernel%2 != 1:
+		return fmt.Errorf("prior: kernel %d of the convolutional mask is even; it is centred, so make it odd", c.Kernel)
+	}
+	return nil
+}
+
+// Kind is a pattern of attention among image tokens.
+type Kind string
+
+// The three patterns of figure 11.
+const (
+	Row    Kind = "row"
+	Column Kind = "column"
+	Conv   Kind = "conv"
+)
+
+// LayerKind is the pattern of layer i, counted from 0: convolutional in the
+// last layer, column in every fourth from the second, row elsewhere
+// (appendix B.1). Of 64 layers 47 are row, 16 column, 1 conv.
+func (c Config) LayerKind(i int) Kind {
+	switch {
+	case i == c.Layers-1:
+		return Conv
+	case i%4 == 1:
+		return Column
+	}
+	return Row
+}
+
+// Mask is the attention mask of layer i, counted from 0, over the stream's
+// positions: causal, with start token and text visible to all.
+func (c Config) Mask(i int) mask.Mask {
+	text := c.TextLen + 1
+	var m mask.Mask
+	switch c.LayerKind(i) {
+	case Row:
+		m = mask.Row(c.GridW)
+	case Column:
+		m = mask.Column(c.GridW)
+	case Conv:
+		m = mask.Conv(c.GridW, c.Kernel)
+	}
+	return mask.And(mask.Causal(), mask.Or(mask.Prefix(text), m))
+}
+
+// Build makes the module "prior".
+func Build(c Config) (*ir.Module, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	m := ir.NewModule("prior")
+	c.train(m.NewFunc("train"))
+	c.eval(m.NewFunc("eval"))
+	c.logits(m.NewFunc("logits"))
+	c.prefill(m.NewFunc("prefill"))
+	c.decode(m.NewFunc("decode"))
+	nn.Averages(m)
+	for _, f := range m.Funcs {
+		if err := f.Err(); err != nil {
+			return nil, fmt.Errorf("prior: %s: %w", f.Name, err)
+		}
+	}
+	return m, nil
+}
+
+func (c Config) train(f *ir.Func) {
+	c.Optimizer.Update(f, c.loss(f))
+}
+
+func (c Config) eval(f *ir.Func) { c.loss(f) }
+
+func (c Config) logits(f *ir.Func) {
+	_, _, text, image := c.forward(f)
+	f.Result("text_logits", ops.Reshape(text, c.Batch, c.TextLen, c.TextClasses()))
+	f.Result("image_logits", ops.Reshape(image, c.Batch, c.Image(), c.ImageVocab))
+}
+
+// loss declares the inputs and losses of a batch.
+func (c Config) loss(f *ir.Func) *ir.Value {
+	text, image, textLogits, imageLogits := c.forward(f)
+	var loss *ir.Value
+	f.Region("loss", false, func() {
+		t := nn.CrossEntropy(textLogits, ops.Reshape(text, c.Batch*c.TextLen))
+		i := nn.CrossEntropy(imageLogits, ops.Reshape(image, c.Batch*c.Image()))
+		loss = ops.Add(ops.MulConst(t, 1.0/8), ops.MulConst(i, 7.0/8))
+		f.Result("loss", loss)
+		f.Result("text_loss", t)
+		f.Result("image_loss", i)
+	})
+	return loss
+}
+
+// forward gives the inputs, and logits [B*TextLen,TextClasses] and
+// [B*N,ImageVocab].
+func (c Config) forward(f *ir.Func) (text, image, textLogits, imageLogits *ir.Value) {
+	b, d, t := c.Batch, c.Dim, c.Stream()
+	text = f.Input("text", ir.T(ir.I32, b, c.TextLen))
+	image = f.Input("image", ir.T(ir.I32, b, c.Image()))
+	var x *ir.Value
+	f.Region("embed", false, func() {
+		start := ops.Full(f, ir.T(ir.I32, b, 1), float64(c.Start()))
+		seen := ops.Add(ops.SliceAxis(image, 1, 0, c.Image()-1), c.offset(f))
+		e := ops.Take(c.table(f), ops.Concat(1, start, text, seen))
+		x = ops.Reshape(ops.Add(e, c.positions(f)), b*t, d)
+	})
+	for i := range c.Layers {
+		x = c.block().Apply(nn.In(f), i, b, x, nn.Masked(c.Mask(i)))
+	}
+	f.Region("unembed", false, func() {
+		h := ops.Reshape(c.final(f, x), b, t, d)
+		toText := ops.Reshape(ops.SliceAxis(h, 1, 0, c.TextLen), b*c.TextLen, d)
+		toImage := ops.Reshape(ops.SliceAxis(h, 1, c.TextLen, t), b*c.Image(), d)
+		textLogits = nn.Matrix(nn.In(f).Sub("unembed"), "text", toText, c.TextClasses(), 0)
+		imageLogits = c.imageLogits(f, toImage)
+	})
+	return text, image, textLogits, imageLogits
+}
+
+// prefill runs start token and text at once. Among them every layer's mask is
+// plain causal.
+func (c Config) prefill(f *ir.Func) {
+	b, d, t := c.SampleBatch, c.Dim, c.TextLen+1
+	text := f.Input("text", ir.T(ir.I32, b, c.TextLen))
+	var x *ir.Value
+	f.Region("embed", false, func() {
+		start := ops.Full(f, ir.T(ir.I32, b, 1), float64(c.Start()))
+		e := ops.Take(c.table(f), ops.Concat(1, start, text))
+		x = ops.Reshape(ops.Add(e, c.textPositions(f)), b*t, d)
+	})
+	for i := range c.Layers {
+		x = c.block().Apply(nn.In(f), i, b, x, func(q, k, v *ir.Value) *ir.Value {
+			for _, kv := range []struct {
+				name string
+				rows *ir.Value
+			}{{"k", k}, {"v", v}} {
+				cache := c.cache(f, i, kv.name)
+				f.Update(cache.Global, ops.Concat(1, kv.rows, ops.SliceAxis(cache, 1, t, c.Stream())))
+			}
+			return ops.Attention(q, k, v, mask.Causal())
+		})
+	}
+	f.Region("unembed", false, func() {
+		last := ops.Reshape(ops.SliceAxis(ops.Reshape(x, b, t, d), 1, t-1, t), b, d)
+		f.Result("logits", c.imageLogits(f, c.final(f, last)))
+	})
+}
+
+// decode runs one position against the caches.
+func (c Config) decode(f *ir.Func) {
+	b := c.SampleBatch
+	token := f.Input("token", ir.T(ir.I32, b))
+	pos := f.Input("pos", ir.T(ir.I32))
+	var x *ir.Value
+	f.Region("embed", false, func() {
+		i32 := ir.T(ir.I32)
+		isText := ops.Le(pos, ops.Full(f, i32, float64(c.TextLen)))
+		isStart := ops.Eq(pos, ops.Full(f, i32, 0))
+		id := ops.Select(isText, token, ops.Add(token, c.offset(f)))
+		id = ops.Select(isStart, ops.Full(f, i32, float64(c.Start())), id)
+		at := ops.Take(c.positions(f), pos)
+		x = ops.Add(ops.Take(c.table(f), id), at)
+	})
+	for i := range c.Layers {
+		x = c.block().Apply(nn.In(f), i, b, x, func(q, k, v *ir.Value) *ir.Value {
+			ck, cv := c.cache(f, i, "k"), c.cache(f, i, "v")
+			k1, v1 := ops.CacheWrite(ck, k, pos), ops.CacheWrite(cv, v, pos)
+			f.Update(ck.Global, k1)
+			f.Update(cv.Global, v1)
+			return ops.AttentionDecode(q, k1, v1, pos, c.Mask(i))
+		})
+	}
+	f.Region("unembed", false, func() { f.Result("logits", c.imageLogits(f, c.final(f, x))) })
+}
+
+func (c Config) block() nn.Block { return nn.SparseTransformer(c.Dim, c.Heads, c.Layers) }
+
+// cache is the KV cache [SampleBatch,Stream,Heads,Dim/Heads] of layer i.
+func (c Config) cache(f *ir.Func, i int, name string) *ir.Value {
+	t := ir.T(ir.F32, c.SampleBatch, c.Stream(), c.Heads, c.Dim/c.Heads)
+	return nn.In(f).Sub("layer%d.cache", i).State(name, t)
+}
+
+// table is the embedding of all tokens: text, pads, start, image.
+func (c Config) table(f *ir.Func) *ir.Value {
+	return nn.In(f).Param("embed.token", nn.Normal(0.02), c.Start()+1+c.ImageVocab, c.Dim)
+}
+
+// offset is the row of image token 0 in table, as a scalar.
+func (c Config) offset(f *ir.Func) *ir.Value {
+	return ops.Full(f, ir.T(ir.I32), float64(c.Start()+1))
+}
+
+func (c Config) textPositions(f *ir.Func) *ir.Value {
+	return nn.In(f).Position("embed.text_position", nn.Normal(0.01), c.TextLen+1, c.Dim)
+}
+
+// positions is the table [Stream,Dim] of position embeddings: learned ones for
+// start token and text, sums of row and column embeddings for image tokens.
+func (c Config) positions(f *ir.Func) *ir.Value {
+	s := nn.In(f)
+	text := c.textPositions(f)
+	row := s.Position("embed.row", nn.Normal(0.01), c.GridH, 1, c.Dim)
+	column := s.Position("embed.column", nn.Normal(0.01), 1, c.GridW, c.Dim)
+	grid := ops.Reshape(ops.Add(row, column), c.Image(), c.Dim)
+	return ops.Concat(0, text, ops.SliceAxis(grid, 0, 0, c.Image()-1))
+}
+
+func (c Config) final(f *ir.Func, x *ir.Value) *ir.Value {
+	return nn.LayerNorm(nn.In(f), "norm", x, 1e-6)
+}
+
+func (c Config) imageLogits(f *ir.Func, x *ir.Value) *ir.Value {
+	return nn.Matrix(nn.In(f).Sub("unembed"), "image", x, c.ImageVocab, 0)
+}

@@ -1,0 +1,62 @@
+package system
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/gouache-ml/gouache/ir"
+)
+
+// System is a set of models compiled together, such as autoencoder,
+// transformer and contrastive model at one size.
+type System struct {
+	Name string // lower case, as in gouachec -system NAME
+	Doc  string // one line: sizes and purpose
+	// Build makes the modules. It runs once per compilation and must give the
+	// same modules each time.
+	Build func() ([]*ir.Module, error)
+}
+
+var (
+	mu      sync.Mutex
+	systems = map[string]System{}
+)
+
+// Register enters s; a name can be registered once.
+func Register(s System) error {
+	mu.Lock()
+	defer mu.Unlock()
+	if s.Name == "" || s.Build == nil {
+		return fmt.Errorf("system %q: it needs a name and a Build function", s.Name)
+	}
+	if _, dup := systems[s.Name]; dup {
+		return fmt.Errorf("system %q is registered twice; choose another name", s.Name)
+	}
+	systems[s.Name] = s
+	return nil
+}
+
+// Lookup finds a registered system; the error lists the names there are.
+func Lookup(name string) (System, error) {
+	mu.Lock()
+	s, ok := systems[name]
+	mu.Unlock()
+	if !ok {
+		return System{}, fmt.Errorf("unknown system %q; one of %s", name, strings.Join(Names(), ", "))
+	}
+	return s, nil
+}
+
+// Names lists the registered systems, sorted.
+func Names() []string {
+	mu.Lock()
+	defer mu.Unlock()
+	var names []string
+	for n := range systems {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}

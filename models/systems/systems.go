@@ -1,0 +1,98 @@
+package systems
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/models/clip"
+	"github.com/gouache-ml/gouache/models/dalle"
+	"github.com/gouache-ml/gouache/models/dvae"
+	"github.com/gouache-ml/gouache/models/system"
+)
+
+func init() {
+	for _, s := range []system.System{
+		{Name: "demo", Doc: "32x32 images of 8x8 tokens; trains on two CPU cores", Build: Demo.Build},
+		{Name: "emoji", Doc: "64x64 images of 16x16 tokens; for one GPU", Build: Emoji.Build},
+		{Name: "paper", Doc: "256x256 images of 32x32 tokens; the paper's sizes", Build: Paper.Build},
+	} {
+		if err := system.Register(s); err != nil {
+			panic(err) // two entries of this table share a name
+		}
+	}
+}
+
+// Lookup finds a registered system, including those of other packages; the
+// error lists the names there are.
+func Lookup(name string) (system.System, error) { return system.Lookup(name) }
+
+// Names lists the registered systems, sorted.
+func Names() []string { return system.Names() }
+
+// Build makes the modules dvae, prior and clip, after checking that the sizes
+// fit together.
+func (s Sizes) Build() ([]*ir.Module, error) {
+	d, p, c := s.DVAE, s.Prior, s.CLIP
+	switch {
+	case d.Grid() != p.GridW || d.Grid() != p.GridH:
+		return nil, fmt.Errorf("the dvae makes %[1]dx%[1]d tokens, the prior takes %dx%d", d.Grid(), p.GridW, p.GridH)
+	case d.Codebook != p.ImageVocab:
+		return nil, fmt.Errorf("the dvae has %d codes, the prior's image vocabulary is %d", d.Codebook, p.ImageVocab)
+	case d.ImageSize != c.ImageSize:
+		return nil, fmt.Errorf("the dvae's images are %d wide, the contrastive model's %d", d.ImageSize, c.ImageSize)
+	case p.TextVocab != c.TextVocab:
+		return nil, fmt.Errorf("the prior's text vocabulary is %d, the contrastive model's %d; both read one tokenizer", p.TextVocab, c.TextVocab)
+	}
+	dm, err := dvae.Build(d)
+	if err != nil {
+		return nil, err
+	}
+	pm, err := dalle.Build(p)
+	if err != nil {
+		return nil, err
+	}
+	cm, err := clip.Build(c)
+	if err != nil {
+		return nil, err
+	}
+	return []*ir.Module{dm, pm, cm}, nil
+}
+
+// Describe says what a system consists of: per module its parameters, stored
+// bytes and functions.
+func Describe(s system.System) (string, error) {
+	modules, err := s.Build()
+	if err != nil {
+		return "", fmt.Errorf("system %s: %w", s.Name, err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s\n", s.Name, s.Doc)
+	for _, m := range modules {
+		var funcs []string
+		for _, f := range m.Funcs {
+			funcs = append(funcs, f.Name)
+		}
+		fmt.Fprintf(&b, "  %-6s %14d parameters %16d bytes stored  %s\n", m.Name, Params(m, ""), stored(m), strings.Join(funcs, " "))
+	}
+	return b.String(), nil
+}
+
+// Params counts the parameters of m whose names begin with prefix.
+func Params(m *ir.Module, prefix string) int {
+	n := 0
+	for _, g := range m.Globals {
+		if g.Role == ir.Param && strings.HasPrefix(g.Name, prefix) {
+			n += g.Type.Len()
+		}
+	}
+	return n
+}
+
+func stored(m *ir.Module) int {
+	n := 0
+	for _, g := range m.Globals {
+		n += g.Type.Bytes()
+	}
+	return n
+}
