@@ -16,7 +16,7 @@ func Autodiff(f *ir.Func) error {
 	for {
 		at := -1
 		for i, in := range f.Body {
-			if in.Op.Name() == ops.GradientName {
+			if _, ok := in.Op.(ops.GradientOp); ok {
 				at = i
 				break
 			}
@@ -57,7 +57,7 @@ func expand(f *ir.Func, at int, backward map[*ir.Block]*ir.Block) error {
 	}
 
 	grad := make([]*ir.Value, f.NumValues())
-	f.At(g.Pos, func() { grad[loss.ID] = ops.Constant(f, 1, loss.Type) })
+	f.At(g.Pos, func() { grad[loss.ID] = ops.Full(f, loss.Type, 1) })
 	fwd := f.Body
 	for i := len(fwd) - 1; i >= 0; i-- {
 		in := fwd[i]
@@ -99,7 +99,7 @@ func expand(f *ir.Func, at int, backward map[*ir.Block]*ir.Block) error {
 		for i, v := range wrt {
 			d := grad[v.ID]
 			if d == nil {
-				d = ops.Constant(f, 0, v.Type)
+				d = ops.Full(f, v.Type, 0)
 			}
 			subst[g.Results[i]] = d
 		}

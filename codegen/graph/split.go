@@ -1,0 +1,113 @@
+package graph
+
+import (
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ops"
+)
+
+// Sizes that Split works to.
+const (
+	splitLen   = 4096 // shorter sums are not worth a second kernel
+	splitParts = 64   // at most this many partial results
+	wideRows   = 64   // so many independent sums keep all threads busy
+	wideCols   = 1024
+)
+
+// Split cuts a long reduction with few results (the loss, a bias gradient)
+// into partial ones and a reduction of those, so that threads can share it.
+// The parts depend on sizes alone.
+func Split(f *ir.Func) error {
+	old := f.Body
+	f.Body = nil
+	subst := map[*ir.Value]*ir.Value{}
+	for _, in := range old {
+		for i, a := range in.Args {
+			if w := subst[a]; w != nil {
+				in.Args[i] = w
+			}
+		}
+		r, ok := in.Op.(ops.Reducer)
+		if !ok {
+			f.Body = append(f.Body, in)
+			continue
+		}
+		combine, axes := r.Reduction()
+		pre, parts, rest := cut(in.Args[0].Type.Shape, axes)
+		if parts == 0 {
+			f.Body = append(f.Body, in)
+			continue
+		}
+		f.At(in.Pos, func() {
+			f.InBlock(in.Block, func() {
+				reduce := ops.SumKeep
+				if combine == kern.MaxOf {
+					reduce = ops.ReduceMaxKeep
+				}
+				x := in.Args[0]
+				shape := x.Type.Shape
+				run := rest[0]
+				split := append(append(append([]int(nil), shape[:pre]...), parts, run/parts), shape[pre+rest[1]:]...)
+				var first []int
+				for d := pre + 1; d < len(split); d++ {
+					if d == pre+1 || contains(axes, d-2+rest[1]) {
+						first = append(first, d)
+					}
+				}
+				y := reduce(reduce(ops.Reshape(x, split...), first...), pre)
+				subst[in.Results[0]] = ops.Reshape(y, in.Results[0].Type.Shape...)
+			})
+		})
+	}
+	replace(f, subst)
+	return f.Err()
+}
+
+// cut decides how a reduction of shape over axes is split: the run of reduced
+// axes starting at pre, of rest[0] elements over rest[1] axes, into parts.
+// parts is 0 when it stays whole.
+func cut(shape, axes []int) (pre, parts int, rest [2]int) {
+	if len(axes) == 0 {
+		return 0, 0, rest
+	}
+	kept, sum := 1, 1
+	for d, n := range shape {
+		if contains(axes, d) {
+			sum *= n
+		} else {
+			kept *= n
+		}
+	}
+	last := len(shape) - 1
+	for last > 0 && shape[last] == 1 {
+		last--
+	}
+	wide := wideCols
+	if contains(axes, last) {
+		wide = wideRows
+	}
+	if sum < splitLen || kept >= wide {
+		return 0, 0, rest
+	}
+	pre = axes[0]
+	run, n := 1, 0
+	for d := pre; d < len(shape) && contains(axes, d); d++ {
+		run *= shape[d]
+		n++
+	}
+	for p := splitParts; p > 1; p-- {
+		if run%p == 0 && sum/p >= 64 {
+			return pre, p, [2]int{run, n}
+		}
+	}
+	return 0, 0, rest
+}
+
+func contains(xs []int, x int) bool {
+	for _, y := range xs {
+		if y == x {
+			return true
+		}
+	}
+	return false
+}

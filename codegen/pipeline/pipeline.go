@@ -1,0 +1,151 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/gouache-ml/gouache/codegen/graph"
+	"github.com/gouache-ml/gouache/codegen/kernel"
+	"github.com/gouache-ml/gouache/codegen/sched"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/plan"
+	"github.com/gouache-ml/gouache/ir/verify"
+)
+
+// Pass is one row of the pass table.
+type Pass struct {
+	Name string
+	Does string
+	Run  func(*ir.Func) error
+}
+
+// Passes are the graph passes, in order.
+var Passes = []Pass{
+	{"autodiff", "expand gradients by the ops' vector-Jacobian products", graph.Autodiff},
+	{"split", "cut long reductions into partial ones", graph.Split},
+	{"cse", "make equal instructions one", graph.CSE},
+	{"dce", "drop what no result or update needs", graph.DCE},
+}
+
+// order lists what must come before what, and why.
+var order = []struct{ Before, After, Why string }{
+	{"autodiff", "split", "the gradient of a split sum would be built from its parts"},
+	{"autodiff", "cse", "gradients repeat forward computations"},
+	{"split", "cse", "equal reductions split alike, and their parts should be shared"},
+	{"cse", "dce", "what cse replaces is left without a reader"},
+	{"dce", "lower", "lowering counts uses to decide what is stored"},
+}
+
+func init() {
+	at := map[string]int{"lower": len(Passes)}
+	for i, p := range Passes {
+		at[p.Name] = i
+	}
+	for _, o := range order {
+		i, ok1 := at[o.Before]
+		j, ok2 := at[o.After]
+		if !ok1 || !ok2 || i >= j {
+			panic(fmt.Sprintf("pipeline: %s must come before %s: %s", o.Before, o.After, o.Why))
+		}
+	}
+}
+
+// Options say how to compile.
+type Options struct {
+	Backend kernel.Backend
+	// Observe, when set, sees every function after it is built ("build") and
+	// after every pass.
+	Observe func(stage string, m *ir.Module, f *ir.Func)
+	// Placed, when set, sees every program with its placement report.
+	Placed func(m *ir.Module, p *plan.Program, r sched.Report)
+	// After, when set, runs between passes, e.g. to interpret both sides.
+	After func(pass string, f *ir.Func) error
+}
+
+// Graph runs the graph passes on one function.
+func Graph(f *ir.Func, o Options) error {
+	if err := f.Err(); err != nil {
+		return err
+	}
+	see := func(stage string) error {
+		if err := verify.Func(f); err != nil {
+			return fmt.Errorf("internal: %s: after %s: %w", f.Name, stage, err)
+		}
+		if o.Observe != nil {
+			o.Observe(stage, f.Module, f)
+		}
+		if o.After != nil {
+			return o.After(stage, f)
+		}
+		return nil
+	}
+	if err := see("build"); err != nil {
+		return err
+	}
+	for _, p := range Passes {
+		if err := p.Run(f); err != nil {
+			return err
+		}
+		if err := see(p.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Compile turns models into a plan: launches in order, every buffer at its
+// offset, checked.
+func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error) {
+	sys := &plan.System{Name: name}
+	lib := kernel.NewLibrary()
+	for _, m := range modules {
+		pm := &plan.Model{Name: m.Name}
+		for _, f := range m.Funcs {
+			if err := Graph(f, o); err != nil {
+				return nil, err
+			}
+		}
+		for _, f := range m.Funcs {
+			p, err := kernel.Lower(f, lib, o.Backend)
+			if err != nil {
+				return nil, fmt.Errorf("%s.%w", m.Name, err)
+			}
+			report, err := sched.Place(p)
+			if err != nil {
+				return nil, fmt.Errorf("%s.%s: %w", m.Name, f.Name, err)
+			}
+			if err := sched.Check(p); err != nil {
+				return nil, fmt.Errorf("internal: %s.%s: placement: %w", m.Name, f.Name, err)
+			}
+			if o.Placed != nil {
+				o.Placed(m, p, report)
+			}
+			pm.Programs = append(pm.Programs, p)
+		}
+		for _, g := range m.Globals {
+			pm.Globals = append(pm.Globals, &plan.Global{Global: g})
+		}
+		if err := sched.PlaceState(pm); err != nil {
+			return nil, err
+		}
+		if err := sched.CheckState(pm); err != nil {
+			return nil, fmt.Errorf("internal: %s: %w", m.Name, err)
+		}
+		pm.Fingerprint = fingerprint(m)
+		sys.Models = append(sys.Models, pm)
+	}
+	sys.Kernels = lib.Kernels()
+	return sys, nil
+}
+
+// fingerprint identifies the stored tensors a snapshot holds.
+func fingerprint(m *ir.Module) string {
+	h := sha256.New()
+	for _, g := range m.Globals {
+		if g.Role != ir.Const && g.Role != ir.State {
+			fmt.Fprintf(h, "%s %s %s\n", g.Name, g.Type, g.Role)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
