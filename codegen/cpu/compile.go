@@ -1,0 +1,91 @@
+package cpu
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
+	"github.com/gouache-ml/gouache/ir/kern"
+)
+
+// Compile turns kernels into one shared object for every target, by target
+// name. Each kernel is an exported function
+//
+//	void name(i64 *args, i64 c0, i64 c1, i8 *scratch)
+//
+// that does chunks c0 to c1-1 of Kernel.Chunks; args[i] is the address of
+// buffer i, and scratch is ScratchBytes of memory, 64-byte aligned, for the
+// calling worker alone. The result depends on the kernels and the LLVM version.
+func Compile(ctx context.Context, tools *toolchain.Tools, kernels []*kern.Kernel, targets []*build.Target) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for _, t := range targets {
+		var ms []toolchain.Module
+		for _, k := range kernels {
+			text, err := Text(k, t)
+			if err != nil {
+				return nil, err
+			}
+			ms = append(ms, toolchain.Module{Name: "kernel " + k.Name, Text: text})
+		}
+		so, err := tools.Compile(ctx, t, ms)
+		if err != nil {
+			return nil, err
+		}
+		out[t.Name] = so
+	}
+	return out, nil
+}
+
+// Text is the LLVM IR of one kernel for t.
+func Text(k *kern.Kernel, t *build.Target) (string, error) {
+	m := build.NewModule(t)
+	if err := emit(m, k); err != nil {
+		return "", err
+	}
+	return m.Text(), nil
+}
+
+// emit adds kernel k to m.
+func emit(m *build.Module, k *kern.Kernel) error {
+	f, args, c0, c1, scratch := m.Kernel(k.Name)
+	var err error
+	switch {
+	case k.Template != nil:
+		t := templates[k.Template.Name]
+		if t == nil {
+			return fmt.Errorf("internal: kernel %s: no generator on cpu for template %q", k.Name, k.Template.Name)
+		}
+		err = t.emit(f, k, args, c0, c1, scratch)
+	case k.FindContract() != nil:
+		err = emitContract(f, k, args, c0, c1, scratch)
+	default:
+		err = newEmitter(f, k, args).grid(c0, c1)
+	}
+	f.Return()
+	return err
+}
+
+// template is a hand-written kernel.
+type template struct {
+	emit    func(f *build.Func, k *kern.Kernel, args, c0, c1, scratch build.V) error
+	tile    func(k *kern.Kernel) (kern.Tile, int)
+	scratch func(k *kern.Kernel, t *build.Target) int
+}
+
+var templates = map[string]*template{}
+
+// ScratchBytes is the scratch memory a worker needs to run any of kernels on
+// any of targets.
+func ScratchBytes(kernels []*kern.Kernel, targets []*build.Target) int {
+	n := 0
+	for _, k := range kernels {
+		for _, t := range targets {
+			switch {
+			case k.Template != nil && templates[k.Template.Name] != nil:
+				n = max(n, templates[k.Template.Name].scratch(k, t))
+			}
+		}
+	}
+	return n
+}
