@@ -14,7 +14,7 @@ func NewWindow(size int) *Window { return &Window{values: make([]float64, max(si
 
 // Add adds a value. Values that aren't finite are left out.
 func (w *Window) Add(v float64) {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
+	if !finite(v) {
 		return
 	}
 	w.values[w.next] = v
@@ -38,19 +38,28 @@ func (w *Window) Mean() float64 {
 	return sum / float64(n)
 }
 
-// Smooth is the exponential moving average of a series with the given decay, its
-// start-up bias removed. Values that aren't finite stay as gaps.
-func Smooth(s Series, decay float64) Series {
-	out := Series{Name: s.Name, X: s.X, Y: make([]float64, len(s.Y))}
-	mean, weight := 0.0, 0.0
-	for i, y := range s.Y {
-		if math.IsNaN(y) || math.IsInf(y, 0) {
-			out.Y[i] = y
-			continue
+// Smooth is the centred moving average of a series over window points. Centred, so
+// that the curve doesn't lag behind the data; near the ends the window shrinks
+// evenly on both sides. Values that aren't finite stay as gaps.
+func Smooth(s Series, window int) Series {
+	n := min(len(s.X), len(s.Y))
+	out := Series{Name: s.Name, X: s.X[:n], Y: make([]float64, n)}
+	sums, counts := make([]float64, n+1), make([]int, n+1)
+	for i, y := range s.Y[:n] {
+		sums[i+1], counts[i+1] = sums[i], counts[i]
+		if finite(y) {
+			sums[i+1] += y
+			counts[i+1]++
 		}
-		mean = decay*mean + (1-decay)*y
-		weight = decay*weight + (1 - decay)
-		out.Y[i] = mean / weight
+	}
+	for i := range n {
+		out.Y[i] = s.Y[i]
+		if half := min(window/2, i, n-1-i); finite(s.Y[i]) && half > 0 {
+			from, to := i-half, i+half+1
+			out.Y[i] = (sums[to] - sums[from]) / float64(counts[to]-counts[from])
+		}
 	}
 	return out
 }
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

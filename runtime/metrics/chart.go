@@ -11,8 +11,9 @@ import (
 
 // Series is one curve: Y over X, X ascending. Values that aren't finite are gaps.
 type Series struct {
-	Name string
-	X, Y []float64
+	Name   string
+	X, Y   []float64
+	Smooth int // points of a moving average drawn over the faint raw curve; 0 or 1 draws the raw curve alone
 }
 
 // Chart is a block with a line chart, drawn as inline SVG.
@@ -21,7 +22,6 @@ type Chart struct {
 	X, Y    string // axis labels
 	Series  []Series
 	LogY    bool
-	Smooth  float64 // decay of a moving average drawn over faint raw curves; 0 draws the raw curves alone
 	Caption string
 }
 
@@ -49,7 +49,7 @@ func (a axis) scale(v float64) float64 {
 }
 
 func (a axis) shows(v float64) bool {
-	return !math.IsNaN(v) && !math.IsInf(v, 0) && (!a.log || v > 0)
+	return finite(v) && (!a.log || v > 0)
 }
 
 // fit makes an axis that spans the values with round ends.
@@ -154,9 +154,9 @@ func (c Chart) SVG() template.HTML {
 	fmt.Fprintf(&b, `<text class="label" transform="translate(14 %g) rotate(-90)" text-anchor="middle">%s</text>`, (plotTop+plotBottom)/2, html.EscapeString(c.Y))
 	for i, s := range c.Series {
 		class := fmt.Sprintf("c%d", i%chartColors)
-		if c.Smooth > 0 {
+		if s.Smooth > 1 {
 			drawCurve(&b, s, x, y, class+" faint")
-			s = Smooth(s, c.Smooth)
+			s = Smooth(s, s.Smooth)
 		}
 		drawCurve(&b, s, x, y, class)
 	}
@@ -169,7 +169,7 @@ func fitX(xs [][]float64) (axis, []float64) {
 	lo, hi := math.Inf(1), math.Inf(-1)
 	for _, v := range xs {
 		for _, x := range v {
-			if !math.IsNaN(x) && !math.IsInf(x, 0) {
+			if finite(x) {
 				lo, hi = min(lo, x), max(hi, x)
 			}
 		}
@@ -197,7 +197,7 @@ func drawCurve(b *strings.Builder, s Series, x, y axis, class string) {
 	pen, points := false, 0
 	var lastX, lastY float64
 	visit := func(i int) {
-		if !y.shows(s.Y[i]) || math.IsNaN(s.X[i]) || math.IsInf(s.X[i], 0) {
+		if !y.shows(s.Y[i]) || !finite(s.X[i]) {
 			pen = false
 			return
 		}
@@ -277,19 +277,18 @@ func (c Chart) label() string {
 // LegendEntry is a curve's name, colour class and last value.
 type LegendEntry struct{ Class, Name, Last string }
 
-// Legend lists the curves in order.
+// Legend lists the curves in order. The last value of a smoothed curve is the mean
+// of its last points.
 func (c Chart) Legend() []LegendEntry {
 	var out []LegendEntry
 	for i, s := range c.Series {
-		if c.Smooth > 0 {
-			s = Smooth(s, c.Smooth)
-		}
 		e := LegendEntry{Class: fmt.Sprintf("c%d", i%chartColors), Name: s.Name}
-		for k := min(len(s.X), len(s.Y)) - 1; k >= 0; k-- {
-			if v := s.Y[k]; !math.IsNaN(v) && !math.IsInf(v, 0) {
-				e.Last = formatStat(v)
-				break
-			}
+		w := NewWindow(s.Smooth)
+		for _, y := range s.Y[:min(len(s.X), len(s.Y))] {
+			w.Add(y)
+		}
+		if v := w.Mean(); finite(v) {
+			e.Last = formatStat(v)
 		}
 		out = append(out, e)
 	}

@@ -107,11 +107,18 @@ func TestAverages(t *testing.T) {
 	if w.Mean() != 2 {
 		t.Errorf("mean %g, want 2", w.Mean())
 	}
-	s := Smooth(Series{X: []float64{1, 2, 3, 4}, Y: []float64{5, 5, math.NaN(), 5}}, 0.9)
-	for i, y := range s.Y {
-		if i != 2 && math.Abs(y-5) > 1e-12 {
-			t.Errorf("a constant smoothed is %g at %d", y, i)
+	line := Series{}
+	for i := range 100 {
+		line.X, line.Y = append(line.X, float64(i)), append(line.Y, 5+0.5*float64(i))
+	}
+	for i, y := range Smooth(line, 21).Y {
+		if math.Abs(y-line.Y[i]) > 1e-9 {
+			t.Errorf("a straight line smoothed is %g at %d, not %g", y, i, line.Y[i])
 		}
+	}
+	s := Smooth(Series{X: []float64{1, 2, 3, 4, 5}, Y: []float64{0, 3, 6, math.NaN(), 1}}, 3)
+	if s.Y[1] != 3 || s.Y[2] != 4.5 || !math.IsNaN(s.Y[3]) || s.Y[4] != 1 {
+		t.Errorf("%v", s.Y)
 	}
 }
 
@@ -304,7 +311,7 @@ func TestHardwareIsPlausible(t *testing.T) {
 
 func sampleReport() Report {
 	var loss, val Series
-	loss.Name, val.Name = "training", "validation <&>"
+	loss.Name, val.Name, loss.Smooth = "training", "validation <&>", 60
 	for i := range 3000 {
 		x := float64(i)
 		loss.X = append(loss.X, x)
@@ -326,8 +333,8 @@ func sampleReport() Report {
 	return Report{"Gouache demo", "dVAE, prior and reranking, from scratch", []Section{
 		{"Summary", []Block{Figures{{"validation loss", "2.912", "nats per token"}, {"time", "4m12s", ""}}, Text{Body: "First.\n\nSecond <b>."}}},
 		{"Training", []Block{
-			Chart{Title: "Loss of the prior", X: "step", Y: "nats", Series: []Series{loss, val}, Smooth: 0.98, Caption: "Faint: every step."},
-			Chart{X: "step", Y: "learning rate", LogY: true, Series: []Series{{"lr", []float64{1, 2, 3}, []float64{1e-6, 1e-4, 3e-4}}}}}},
+			Chart{Title: "Loss of the prior", X: "step", Y: "nats", Series: []Series{loss, val}, Caption: "Faint: every step."},
+			Chart{X: "step", Y: "learning rate", LogY: true, Series: []Series{{Name: "lr", X: []float64{1, 2, 3}, Y: []float64{1e-6, 1e-4, 3e-4}}}}}},
 		{"Samples", []Block{Images{Title: "Captions", Items: items}}},
 		{"Time", []Block{Table{Title: "Stages", Columns: []string{"stage", "time", "peak"}, Rows: [][]string{{"dvae", "1m02s", "812 MiB"}, {"prior", "3m10s"}}}, Text{Body: "steps = 1\n", Mono: true}}},
 	}}
@@ -386,17 +393,17 @@ func TestChartsOfOddDataStayFinite(t *testing.T) {
 	for name, c := range map[string]Chart{
 		"no series":       {},
 		"empty series":    {Series: []Series{{Name: "x"}}},
-		"one point":       {Series: []Series{{"x", []float64{3}, []float64{4}}}},
-		"constant zero":   {Series: []Series{{"x", []float64{1, 2}, []float64{0, 0}}}},
-		"all NaN":         {Series: []Series{{"x", []float64{1, 2}, []float64{nan, nan}}}},
-		"infinite":        {Series: []Series{{"x", []float64{1, 2, 3}, []float64{1, math.Inf(1), 2}}}},
-		"log of negative": {LogY: true, Series: []Series{{"x", []float64{1, 2, 3}, []float64{-1, 0, 2}}}},
-		"log of nothing":  {LogY: true, Series: []Series{{"x", []float64{1}, []float64{-1}}}},
-		"log of constant": {LogY: true, Series: []Series{{"x", []float64{1, 2}, []float64{10, 10}}}},
-		"tiny":            {Series: []Series{{"x", []float64{1, 2}, []float64{1e-300, 2e-300}}}},
-		"huge":            {Series: []Series{{"x", []float64{1, 2}, []float64{1e300, -1e300}}}},
-		"close":           {Series: []Series{{"x", []float64{1, 2}, []float64{1, 1 + 1e-15}}}},
-		"uneven":          {Series: []Series{{"x", []float64{1, 2, 3}, []float64{1}}}},
+		"one point":       {Series: []Series{{Name: "x", X: []float64{3}, Y: []float64{4}}}},
+		"constant zero":   {Series: []Series{{Name: "x", X: []float64{1, 2}, Y: []float64{0, 0}}}},
+		"all NaN":         {Series: []Series{{Name: "x", X: []float64{1, 2}, Y: []float64{nan, nan}}}},
+		"infinite":        {Series: []Series{{Name: "x", X: []float64{1, 2, 3}, Y: []float64{1, math.Inf(1), 2}}}},
+		"log of negative": {LogY: true, Series: []Series{{Name: "x", X: []float64{1, 2, 3}, Y: []float64{-1, 0, 2}}}},
+		"log of nothing":  {LogY: true, Series: []Series{{Name: "x", X: []float64{1}, Y: []float64{-1}}}},
+		"log of constant": {LogY: true, Series: []Series{{Name: "x", X: []float64{1, 2}, Y: []float64{10, 10}}}},
+		"tiny":            {Series: []Series{{Name: "x", X: []float64{1, 2}, Y: []float64{1e-300, 2e-300}}}},
+		"huge":            {Series: []Series{{Name: "x", X: []float64{1, 2}, Y: []float64{1e300, -1e300}}}},
+		"close":           {Series: []Series{{Name: "x", X: []float64{1, 2}, Y: []float64{1, 1 + 1e-15}}}},
+		"uneven":          {Series: []Series{{Name: "x", X: []float64{1, 2, 3}, Y: []float64{1}}}},
 	} {
 		svg := string(c.SVG())
 		if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
