@@ -243,8 +243,7 @@ const wordSuffixHeading = `{
     "type": "Sequence",
     "decoders": [
       {"type": "Replace", "pattern": {"String": "</w>"}, "content": "\u0120"},
-      {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
-      {"type": "Strip", "content": " ", "start": 0, "stop": 1}
+      {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}
     ]
   },
   "model": {

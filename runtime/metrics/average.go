@@ -39,8 +39,9 @@ func (w *Window) Mean() float64 {
 }
 
 // Smooth is the centred moving average of a series over window points. Centred, so
-// that the curve doesn't lag behind the data; near the ends the window shrinks
-// evenly on both sides. Values that aren't finite stay as gaps.
+// that the curve doesn't lag behind the data; near the ends, where the window is
+// one-sided, it is a straight-line fit over the window instead. Values that
+// aren't finite stay as gaps.
 func Smooth(s Series, window int) Series {
 	n := min(len(s.X), len(s.Y))
 	out := Series{Name: s.Name, X: s.X[:n], Y: make([]float64, n)}
@@ -53,13 +54,32 @@ func Smooth(s Series, window int) Series {
 		}
 	}
 	for i := range n {
-		out.Y[i] = s.Y[i]
-		if half := min(window/2, i, n-1-i); finite(s.Y[i]) && half > 0 {
-			from, to := i-half, i+half+1
+		from, to := i-window/2, i+window/2+1
+		switch {
+		case !finite(s.Y[i]):
+			out.Y[i] = s.Y[i]
+		case from < 0 || to > n:
+			out.Y[i] = lineAt(s.Y, max(from, 0), min(to, n), i)
+		default:
 			out.Y[i] = (sums[to] - sums[from]) / float64(counts[to]-counts[from])
 		}
 	}
 	return out
+}
+
+// lineAt fits a line to y[from:to] by least squares and evaluates it at index i.
+func lineAt(y []float64, from, to, i int) float64 {
+	var n, sx, sy, sxx, sxy float64
+	for k := from; k < to; k++ {
+		if finite(y[k]) {
+			x := float64(k - i)
+			n, sx, sy, sxx, sxy = n+1, sx+x, sy+y[k], sxx+x*x, sxy+x*y[k]
+		}
+	}
+	if det := n*sxx - sx*sx; det > 0 {
+		return (sy*sxx - sx*sxy) / det
+	}
+	return sy / n
 }
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
