@@ -25,9 +25,10 @@ type Sample struct {
 
 // Fill says how a sample's argument is filled.
 type Fill struct {
-	Kind string  // "normal" (default), "positive" (0.1 to 2.1), "index" (integers in [0, N)), "bool", "distinct" (no two closer than 1e-2), "const" (all equal to X)
-	N    int     // bound of "index"
-	X    float64 // value of "const"
+	Kind string    // "normal" (default), "positive" (0.1 to 2.1), "index" (integers in [0, N)), "bool", "distinct" (no two closer than 1e-2), "const" (all equal to X), "data" (Data)
+	N    int       // bound of "index"
+	X    float64   // value of "const"
+	Data []float64 // contents of "data"
 }
 
 // Inline ops compute the element at idx of their one result from elements of
