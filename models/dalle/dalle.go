@@ -48,43 +48,17 @@ func (c Config) check() error {
 	return nil
 }
 
-// Kind is a pattern of attention among image tokens.
-type Kind string
-
-// The three patterns of figure 11.
-const (
-	Row    Kind = "row"
-	Column Kind = "column"
-	Conv   Kind = "conv"
-)
-
-// LayerKind is the pattern of layer i, counted from 0: convolutional in the
-// last layer, column in every fourth from the second, row elsewhere
-// (appendix B.1). Of 64 layers 47 are row, 16 column, 1 conv.
-func (c Config) LayerKind(i int) Kind {
-	switch {
-	case i == c.Layers-1:
-		return Conv
-	case i%4 == 1:
-		return Column
-	}
-	return Row
-}
-
 // Mask is the attention mask of layer i, counted from 0, over the stream's
-// positions: causal, with start token and text visible to all.
+// positions. Of 64 layers 47 are row, 16 column and the last conv (appendix
+// B.1).
 func (c Config) Mask(i int) mask.Mask {
-	text := c.TextLen + 1
-	var m mask.Mask
-	switch c.LayerKind(i) {
-	case Row:
-		m = mask.Row(c.GridW)
-	case Column:
-		m = mask.Column(c.GridW)
-	case Conv:
-		m = mask.Conv(c.GridW, c.Kernel)
+	switch mask.Order(c.Layers)[i] {
+	case mask.ColumnKind:
+		return mask.Column(c.TextLen, c.GridW, c.GridH)
+	case mask.ConvKind:
+		return mask.Conv(c.TextLen, c.GridW, c.GridH, c.Kernel)
 	}
-	return mask.And(mask.Causal(), mask.Or(mask.Prefix(text), m))
+	return mask.Row(c.TextLen, c.GridW, c.GridH)
 }
 
 // Build makes the module "prior".
