@@ -95,3 +95,7 @@ type Concatenator interface {
 	Op
 	ConcatAxis() int
 }
+
+// Reshaper is implemented by Inline ops whose result has the bytes of their
+// argument in the same order: where the argument is stored, so is the result.
+type Reshaper interface{ Reshapes() bool }

@@ -46,6 +46,9 @@ func (op ReshapeOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
 	return []*ir.Tensor{{Type: outs[0], Data: append([]float64(nil), args[0].Data...)}}
 }
 
+// Reshapes is true.
+func (ReshapeOp) Reshapes() bool { return true }
+
 // Element divides the element's number by the extents of the operand.
 func (op ReshapeOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, error) {
 	src, err := kern.Unflatten(e.Args[0].Shape, kern.Flat(e.Out.Shape, idx))

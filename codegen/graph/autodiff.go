@@ -57,8 +57,8 @@ func expand(f *ir.Func, at int, backward map[*ir.Block]*ir.Block) error {
 	}
 
 	grad := make([]*ir.Value, f.NumValues())
-	f.At(g.Pos, func() { grad[loss.ID] = ops.Full(f, loss.Type, 1) })
 	fwd := f.Body
+	f.At(g.Pos, func() { grad[loss.ID] = ops.Full(f, loss.Type, 1) })
 	for i := len(fwd) - 1; i >= 0; i-- {
 		in := fwd[i]
 		gs := make([]*ir.Value, len(in.Results))

@@ -68,14 +68,42 @@ type program struct {
 // Lower compiles the passes' final graph of f into launches; offsets are left
 // to codegen/sched.
 func Lower(f *ir.Func, lib *Library, be Backend) (*plan.Program, error) {
-	a, err := analyse(f)
-	if err != nil {
-		return nil, err
+	// A unit that cannot be written with affine indices gets its arguments
+	// stored, and everything is decided again.
+	force := map[*ir.Value]bool{}
+	for {
+		a := analyse(f, force)
+		units, err := fuse(a)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name, err)
+		}
+		again := false
+		for _, u := range units {
+			if u.root != nil && u.sp == nil {
+				continue
+			}
+			if _, _, err := u.lower(a); err != nil {
+				n := len(force)
+				for _, v := range u.outs {
+					for _, x := range v.Def.Args {
+						if a.find(x) == nil {
+							force[x] = true
+						}
+					}
+				}
+				if len(force) == n {
+					return nil, fmt.Errorf("internal: %s: lower %s: %w", u.outs[0].Def.Pos, u.outs[0], err)
+				}
+				again = true
+			}
+		}
+		if !again {
+			return assemble(f, a, units, lib, be)
+		}
 	}
-	units, err := fuse(a)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name, err)
-	}
+}
+
+func assemble(f *ir.Func, a *analysis, units []*unit, lib *Library, be Backend) (*plan.Program, error) {
 	pr := &program{a: a, lib: lib, be: be, p: &plan.Program{Name: f.Name}, buf: map[*ir.Value]*plan.Buffer{}, glob: Places{}}
 	for _, v := range f.Inputs {
 		b := pr.work(v, v.Type)

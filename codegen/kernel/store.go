@@ -35,7 +35,7 @@ const maxHeavy = 4
 // one unit that "not cheap" stands for.
 type Heavy interface{ Weight() int }
 
-func analyse(f *ir.Func) (*analysis, error) {
+func analyse(f *ir.Func, force map[*ir.Value]bool) *analysis {
 	n := f.NumValues()
 	a := &analysis{f: f, stored: make([]bool, n), alias: make([]*ir.Value, n), uses: make([]int, n), info: make([]inlineInfo, n), pos: map[*ir.Instr]int{}}
 	for i, in := range f.Body {
@@ -50,6 +50,9 @@ func analyse(f *ir.Func) (*analysis, error) {
 	}
 	for _, u := range f.Updates {
 		must[u.Value.ID] = true
+	}
+	for v := range force {
+		must[v.ID] = true
 	}
 	for _, v := range f.Inputs {
 		a.stored[v.ID] = true
@@ -80,7 +83,7 @@ func analyse(f *ir.Func) (*analysis, error) {
 			a.decide(in, r, must[r.ID], expandedHeavy)
 		}
 	}
-	return a, nil
+	return a
 }
 
 // decide settles whether r, a result of in, is stored.
@@ -92,6 +95,9 @@ func (a *analysis) decide(in *ir.Instr, r *ir.Value, must bool, expanded []bool)
 			a.info[r.ID].reduce = true
 		}
 		return
+	}
+	if len(in.Args) == 1 && a.find(in.Args[0]) == nil && !a.addressable(r) {
+		a.store(in.Args[0]) // a reshape that cuts across a transposition
 	}
 	if src := a.denseAlias(in, r); src != nil {
 		a.alias[r.ID] = src
@@ -164,6 +170,9 @@ func (a *analysis) denseAlias(in *ir.Instr, r *ir.Value) *ir.Value {
 	if src == nil {
 		return nil
 	}
+	if rs, ok := in.Op.(ops.Reshaper); ok && rs.Reshapes() {
+		return src
+	}
 	sp := newSpace(r.Type.Shape, nil)
 	for try := 0; try < maxSplits; try++ {
 		e := newEmission(a, nil, sp)
@@ -177,6 +186,21 @@ func (a *analysis) denseAlias(in *ir.Instr, r *ir.Value) *ir.Value {
 		return nil
 	}
 	return nil
+}
+
+// addressable reports whether an element of v can be computed from stored
+// values with affine indices.
+func (a *analysis) addressable(v *ir.Value) bool {
+	sp := newSpace(v.Type.Shape, nil)
+	for try := 0; try < maxSplits; try++ {
+		e := newEmission(a, nil, sp)
+		_, err := e.inline(v, e.full)
+		if sp.split(err) {
+			continue
+		}
+		return err == nil
+	}
+	return false
 }
 
 // plainLoad reports whether operand i of a contraction is a load of a stored
