@@ -13,8 +13,8 @@ import (
 func (f *Func) For(lo, hi, step V, init []V, body func(i V, carried []V) []V) []V {
 	pre := f.b
 	loop, exit := f.block("loop"), f.block("exit")
-	l, ok := constInt(lo)
-	h, ok2 := constInt(hi)
+	l, ok := ConstInt(lo)
+	h, ok2 := ConstInt(hi)
 	always := ok && ok2 && l < h
 	if always {
 		pre.NewBr(loop)

@@ -34,8 +34,8 @@ func (f *Func) Call(fn V, args ...V) V { return f.b.NewCall(fn, args...) }
 
 // Add is a + b.
 func (f *Func) Add(a, b V) V {
-	x, ok := constInt(a)
-	y, ok2 := constInt(b)
+	x, ok := ConstInt(a)
+	y, ok2 := ConstInt(b)
 	switch {
 	case ok && ok2:
 		return Int(x + y)
@@ -49,8 +49,8 @@ func (f *Func) Add(a, b V) V {
 
 // Sub is a - b.
 func (f *Func) Sub(a, b V) V {
-	x, ok := constInt(a)
-	y, ok2 := constInt(b)
+	x, ok := ConstInt(a)
+	y, ok2 := ConstInt(b)
 	switch {
 	case ok && ok2:
 		return Int(x - y)
@@ -62,8 +62,8 @@ func (f *Func) Sub(a, b V) V {
 
 // Mul is the low half of a * b.
 func (f *Func) Mul(a, b V) V {
-	x, ok := constInt(a)
-	y, ok2 := constInt(b)
+	x, ok := ConstInt(a)
+	y, ok2 := ConstInt(b)
 	switch {
 	case ok && ok2:
 		return Int(x * y)
@@ -79,7 +79,7 @@ func (f *Func) Mul(a, b V) V {
 
 // UDiv is a / b of unsigned integers; b must not be 0.
 func (f *Func) UDiv(a, b V) V {
-	if y, ok := constInt(b); ok && y == 1 {
+	if y, ok := ConstInt(b); ok && y == 1 {
 		return a
 	}
 	return f.b.NewUDiv(a, b)
@@ -87,7 +87,7 @@ func (f *Func) UDiv(a, b V) V {
 
 // URem is a mod b of unsigned integers; b must not be 0.
 func (f *Func) URem(a, b V) V {
-	if y, ok := constInt(b); ok && y == 1 {
+	if y, ok := ConstInt(b); ok && y == 1 {
 		return Int(0)
 	}
 	return f.b.NewURem(a, b)
@@ -101,7 +101,7 @@ func (f *Func) SRem(a, b V) V { return f.b.NewSRem(a, b) }
 
 // CeilDiv is a / d rounded up, for a >= 0.
 func (f *Func) CeilDiv(a V, d int64) V {
-	if x, ok := constInt(a); ok {
+	if x, ok := ConstInt(a); ok {
 		return Int((x + d - 1) / d)
 	}
 	return f.UDiv(f.Add(a, Int(d-1)), Int(d))
@@ -130,8 +130,8 @@ func (f *Func) AShr(a, b V) V { return f.b.NewAShr(a, b) }
 
 // Min and Max compare signed integers.
 func (f *Func) Min(a, b V) V {
-	x, ok := constInt(a)
-	if y, ok2 := constInt(b); ok && ok2 {
+	x, ok := ConstInt(a)
+	if y, ok2 := ConstInt(b); ok && ok2 {
 		return Int(min(x, y))
 	}
 	return f.Select(f.Lt(a, b), a, b)
@@ -139,8 +139,8 @@ func (f *Func) Min(a, b V) V {
 
 // Max is the larger of two signed integers.
 func (f *Func) Max(a, b V) V {
-	x, ok := constInt(a)
-	if y, ok2 := constInt(b); ok && ok2 {
+	x, ok := ConstInt(a)
+	if y, ok2 := ConstInt(b); ok && ok2 {
 		return Int(max(x, y))
 	}
 	return f.Select(f.Lt(a, b), b, a)

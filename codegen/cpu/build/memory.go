@@ -8,7 +8,7 @@ import (
 
 // At is the address p + i elements, i an i64.
 func (f *Func) At(p, i V) V {
-	if x, ok := constInt(i); ok && x == 0 {
+	if x, ok := ConstInt(i); ok && x == 0 {
 		return p
 	}
 	g := f.b.NewGetElementPtr(p.Type().(*types.PointerType).ElemType, p, i)

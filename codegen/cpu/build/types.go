@@ -49,12 +49,19 @@ func LikeType(v V, elem types.Type) types.Type {
 // Int is a constant of type i64, the type of sizes and indices.
 func Int(x int64) V { return constant.NewInt(types.I64, x) }
 
-// IntOf is the constant x of type t, an integer or a vector of integers.
+// IntOf is the constant x of type t, an integer or a vector of integers. Of i1 any odd x is true.
 func IntOf(t types.Type, x int64) V {
 	if vt, ok := t.(*types.VectorType); ok {
-		return fill(vt, constant.NewInt(vt.ElemType.(*types.IntType), x))
+		return fill(vt, intConst(vt.ElemType.(*types.IntType), x))
 	}
-	return constant.NewInt(t.(*types.IntType), x)
+	return intConst(t.(*types.IntType), x)
+}
+
+func intConst(t *types.IntType, x int64) constant.Constant {
+	if t.BitSize == 1 {
+		x &= 1
+	}
+	return constant.NewInt(t, x)
 }
 
 // FloatOf is the constant x rounded to type t, a float type or a vector of one.
@@ -108,8 +115,8 @@ func Zero(t types.Type) V { return constant.NewZeroInitializer(t) }
 // Undef is an arbitrary value of type t.
 func Undef(t types.Type) V { return constant.NewUndef(t) }
 
-// constInt returns the value of an i64 constant.
-func constInt(v V) (int64, bool) {
+// ConstInt returns the value of an i64 constant.
+func ConstInt(v V) (int64, bool) {
 	if c, ok := v.(*constant.Int); ok && c.Typ.BitSize == 64 {
 		return c.X.Int64(), true
 	}

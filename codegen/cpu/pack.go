@@ -1,0 +1,174 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+)
+
+// PackB is a kernel that copies the right operand of a Gemm into the order in which the
+// micro-kernels read it: for each batch, for each block of k, for each NR columns, kc rows of NR
+// elements. Packing once serves all chunks, and for weights all steps between two updates.
+type PackB struct {
+	Name        string
+	Batch, N, K []int
+	B           Operand
+	Slot        int // argument slot of the packed buffer, of PackedFloats elements
+	Chunks      int // into which the panels are divided
+}
+
+// PackedFloats is the number of float32 elements of batches packed operands of k rows and n
+// columns for target t.
+func PackedFloats(t *build.Target, batches, n, k int) int { return batches * packedFloats(t, n, k) }
+
+func packedFloats(t *build.Target, n, k int) int { return roundUp(n, t.NR()) * k }
+
+// packCols is how many columns of k packPanel transposes at a time.
+const packCols = 64
+
+// packTemp is the temporary space of packPanel, in bytes.
+func packTemp(t *build.Target) int {
+	return 4 * (t.NR()*tempStride(t, packCols) + t.Lanes*t.Lanes)
+}
+
+// tempStride is the distance of rows of n elements waiting to be transposed.
+func tempStride(t *build.Target, n int) int { return roundUp(n, t.Lanes) + 16 }
+
+// Scratch is how many bytes of scratch memory each worker needs.
+func (p *PackB) Scratch(t *build.Target) int { return p.layout(t).size }
+
+type packLayout struct {
+	layout
+	temp, table int
+	v           *view
+	sum         bool
+}
+
+func (p *PackB) layout(t *build.Target) *packLayout {
+	l := &packLayout{}
+	l.v, l.sum = oriented(&p.B, p.N, p.K)
+	l.temp = l.take(packTemp(t))
+	l.table = l.take(l.v.tableBytes())
+	return l
+}
+
+// EmitPackB adds the kernel to m.
+func EmitPackB(m *build.Module, p *PackB) error {
+	if err := p.B.check(len(p.Batch), len(p.N), len(p.K)); err != nil {
+		return fmt.Errorf("internal: %s: pack: %v", p.Name, err)
+	}
+	if p.Chunks < 1 {
+		return fmt.Errorf("internal: %s: pack: %d chunks", p.Name, p.Chunks)
+	}
+	t, l := m.Target, p.layout(m.Target)
+	n, k := product(p.N), product(p.K)
+	nr := int64(t.NR())
+	panels := ceilDiv(n, t.NR())
+	kcMax := kBlock(t, k)
+	units := build.Int(int64(product(p.Batch) * panels))
+	f, args, c0, c1, scratch := m.Kernel(p.Name)
+	temp := f.Cast(f.Offset(scratch, l.temp), build.F32)
+	table := f.Cast(f.Offset(scratch, l.table), build.I64)
+	chunks := build.Int(int64(p.Chunks))
+	lo := f.UDiv(f.Mul(units, c0), chunks)
+	hi := f.UDiv(f.Mul(units, c1), chunks)
+	f.Range(lo, hi, build.Int(1), func(u V) {
+		batch := f.UDiv(u, build.Int(int64(panels)))
+		j := f.URem(u, build.Int(int64(panels)))
+		s := bind(f, l.v, args, digits(f, batch, p.Batch), table)
+		dst := f.At(f.SlotPtr(args, p.Slot, build.F32), f.Mul(batch, build.Int(int64(packedFloats(t, n, k)))))
+		n0 := f.Mul(j, build.Int(nr))
+		f.Range(build.Int(0), build.Int(int64(k)), build.Int(int64(kcMax)), func(k0 V) {
+			kc := f.Min(build.Int(int64(kcMax)), f.Sub(build.Int(int64(k)), k0))
+			panel := f.At(dst, f.Add(f.Mul(k0, build.Int(int64(panels)*nr)), f.Mul(f.Mul(j, kc), build.Int(nr))))
+			s.packPanel(l.sum, k0, kc, n0, f.Sub(build.Int(int64(n)), n0), temp, panel)
+		})
+	})
+	f.Return()
+	return nil
+}
+
+// packPanel writes rows [k0, k0+kc) of columns [n0, n0+NR) to panel; columns beyond the rem that
+// are left become 0. sum says that the view's rows are k.
+func (s *source) packPanel(sum bool, k0, kc, n0, rem, temp, panel V) {
+	f := s.f
+	t := f.Module.Target
+	nr := build.Int(int64(t.NR()))
+	if sum {
+		s.exact = len(s.v.outer) > 0 && s.v.runLen%t.Lanes != 0
+		f.If(f.Le(nr, rem),
+			func() []V { s.load(k0, kc, n0, nr, panel, t.NR()); return nil },
+			func() []V {
+				zeroFill(f, panel, f.Mul(kc, nr))
+				s.load(k0, kc, n0, rem, panel, t.NR())
+				return nil
+			})
+		s.exact = false
+		return
+	}
+	// Rows of the view are columns of the panel: collect packCols elements of NR rows, transpose.
+	stride := tempStride(t, packCols)
+	rows := f.Min(rem, nr)
+	f.When(f.Lt(rem, nr), func() { zeroFill(f, temp, build.Int(int64(t.NR()*stride))) })
+	spare := f.Offset(temp, t.NR()*stride)
+	f.Range(build.Int(0), kc, build.Int(packCols), func(k V) {
+		n := f.Min(build.Int(packCols), f.Sub(kc, k))
+		s.load(n0, rows, f.Add(k0, k), n, temp, stride)
+		f.Range(build.Int(0), n, build.Int(int64(t.Lanes)), func(i V) {
+			whole := f.Le(f.Add(i, build.Int(int64(t.Lanes))), n)
+			for v := 0; v < t.NV; v++ {
+				in := make([]V, t.Lanes)
+				for r := range in {
+					in[r] = f.Load(f.Module.Vec(), f.At(f.Offset(temp, (v*t.Lanes+r)*stride), i))
+				}
+				out := f.Transpose(in)
+				dst := f.Offset(f.At(panel, f.Mul(f.Add(k, i), nr)), v*t.Lanes)
+				f.If(whole, func() []V {
+					for r := range out {
+						f.Store(out[r], f.Offset(dst, r*t.NR()))
+					}
+					return nil
+				}, func() []V {
+					// The rest of the panel belongs to somebody else.
+					for r := range out {
+						f.Store(out[r], f.Offset(spare, r*t.Lanes))
+					}
+					f.Range(build.Int(0), f.Sub(n, i), build.Int(1), func(r V) {
+						x := f.Load(f.Module.Vec(), f.At(spare, f.Mul(r, build.Int(int64(t.Lanes)))))
+						f.Store(x, f.At(dst, f.Mul(r, nr)))
+					})
+					return nil
+				})
+			}
+		})
+	})
+}
+
+// packTransposed writes the left block of rows [m0, m0+mc) and columns [k0, k0+kc) to dst, from
+// a view whose rows are k. It may write up to Lanes-1 rows and columns more.
+func (s *source) packTransposed(k0, kc, m0, mc, temp, dst V) {
+	f := s.f
+	t := f.Module.Target
+	stride := tempStride(t, t.MC)
+	lanes := build.Int(int64(t.Lanes))
+	f.Range(build.Int(0), kc, lanes, func(k V) {
+		s.load(f.Add(k0, k), f.Min(lanes, f.Sub(kc, k)), m0, mc, temp, stride)
+		f.Range(build.Int(0), mc, lanes, func(i V) {
+			in := make([]V, t.Lanes)
+			for r := range in {
+				in[r] = f.Load(f.Module.Vec(), f.At(f.Offset(temp, r*stride), i))
+			}
+			to := f.At(dst, f.Add(f.Mul(i, build.Int(int64(aStride(t)))), k))
+			for r, x := range f.Transpose(in) {
+				f.Store(x, f.Offset(to, r*aStride(t)))
+			}
+		})
+	})
+}
+
+// zeroFill writes n zeros, n rounded up to whole vectors.
+func zeroFill(f *build.Func, dst, n V) {
+	f.Range(build.Int(0), n, build.Int(int64(f.Module.Target.Lanes)), func(i V) {
+		f.Store(build.Zero(f.Module.Vec()), f.At(dst, i))
+	})
+}
