@@ -115,9 +115,6 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 			if err != nil {
 				return nil, fmt.Errorf("%s.%s: %w", m.Name, f.Name, err)
 			}
-			if err := sched.Check(p); err != nil {
-				return nil, fmt.Errorf("internal: %s.%s: placement: %w", m.Name, f.Name, err)
-			}
 			if o.Placed != nil {
 				o.Placed(m, p, report)
 			}
@@ -131,6 +128,11 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 		}
 		if err := sched.CheckState(pm); err != nil {
 			return nil, fmt.Errorf("internal: %s: %w", m.Name, err)
+		}
+		for _, p := range pm.Programs {
+			if err := sched.Check(p); err != nil {
+				return nil, fmt.Errorf("internal: %s.%s: placement: %w", m.Name, p.Name, err)
+			}
 		}
 		pm.Fingerprint = fingerprint(m)
 		sys.Models = append(sys.Models, pm)
