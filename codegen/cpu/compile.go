@@ -28,6 +28,14 @@ func Compile(ctx context.Context, tools *toolchain.Tools, kernels []*kern.Kernel
 			}
 			ms = append(ms, toolchain.Module{Name: "kernel " + k.Name, Text: text})
 		}
+		for _, k := range kernels {
+			if k.Template == nil && k.FindContract() != nil {
+				m := build.NewModule(t)
+				EmitMicroKernels(m)
+				ms = append(ms, toolchain.Module{Name: "gemm register tiles", Text: m.Text()})
+				break
+			}
+		}
 		so, err := tools.Compile(ctx, t, ms)
 		if err != nil {
 			return nil, err
@@ -48,27 +56,25 @@ func Text(k *kern.Kernel, t *build.Target) (string, error) {
 
 // emit adds kernel k to m.
 func emit(m *build.Module, k *kern.Kernel) error {
-	f, args, c0, c1, scratch := m.Kernel(k.Name)
-	var err error
 	switch {
 	case k.Template != nil:
 		t := templates[k.Template.Name]
 		if t == nil {
 			return fmt.Errorf("internal: kernel %s: no generator on cpu for template %q", k.Name, k.Template.Name)
 		}
-		err = t.emit(f, k, args, c0, c1, scratch)
+		return t.emit(m, k)
 	case k.FindContract() != nil:
-		err = emitContract(f, k, args, c0, c1, scratch)
-	default:
-		err = newEmitter(f, k, args).grid(c0, c1)
+		return emitContract(m, k)
 	}
+	f, args, c0, c1, _ := m.Kernel(k.Name)
+	err := newEmitter(f, k, args).grid(c0, c1)
 	f.Return()
 	return err
 }
 
 // template is a hand-written kernel.
 type template struct {
-	emit    func(f *build.Func, k *kern.Kernel, args, c0, c1, scratch build.V) error
+	emit    func(m *build.Module, k *kern.Kernel) error
 	tile    func(k *kern.Kernel) (kern.Tile, int)
 	scratch func(k *kern.Kernel, t *build.Target) int
 }
@@ -84,6 +90,10 @@ func ScratchBytes(kernels []*kern.Kernel, targets []*build.Target) int {
 			switch {
 			case k.Template != nil && templates[k.Template.Name] != nil:
 				n = max(n, templates[k.Template.Name].scratch(k, t))
+			case k.Template == nil && k.FindContract() != nil:
+				if r := classify(k); r != nil {
+					n = max(n, r.gemm(k).Scratch(t))
+				}
 			}
 		}
 	}

@@ -1,8 +1,409 @@
 package cpu
 
 import (
+	"fmt"
+
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 )
 
-func emitContract(f *build.Func, k *kern.Kernel, args, c0, c1, scratch build.V) error { return nil }
+// roles sorts the grid of a kernel with a Contract into the dimensions of a
+// matrix product.
+type roles struct {
+	contract    *kern.Node
+	left, right *kern.Node // the operands' loads; right has the columns
+	batch, m, n []*kern.Var
+	k           []*kern.Var
+}
+
+// uses reports whether load n depends on v.
+func uses(n *kern.Node, v *kern.Var) bool {
+	if n.At.Coef(v) != 0 {
+		return true
+	}
+	for _, g := range n.Guards {
+		if g.At.Coef(v) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// affine reports whether load n is of real numbers and has no gathers.
+func affine(k *kern.Kernel, n *kern.Node) bool {
+	if d := k.Bufs[n.Buf].DType; d != ir.F32 && d != ir.F16 && d != ir.BF16 {
+		return false
+	}
+	ok := len(n.At.Ind) == 0
+	for _, g := range n.Guards {
+		ok = ok && len(g.At.Ind) == 0
+	}
+	return ok
+}
+
+// classify finds the roles, or returns nil where the product doesn't fit the
+// matrix-multiply generator.
+func classify(k *kern.Kernel) *roles { return classifyColumns(k, -1) }
+
+// classifyColumns is classify with a known number of column dimensions, or -1.
+func classifyColumns(k *kern.Kernel, columns int) *roles {
+	c := k.FindContract()
+	r := &roles{contract: c, left: c.Args[0], right: c.Args[1], k: c.Vars}
+	if !k.Packed && !affine(k, r.right) || !affine(k, r.left) {
+		return nil
+	}
+	var last *kern.Var
+	for _, d := range k.Dims {
+		if d.Extent > 1 {
+			last = d
+		}
+	}
+	// Vectors run along columns: they should be the last dimension.
+	if !k.Packed && last != nil && uses(r.left, last) && !uses(r.right, last) {
+		r.left, r.right = r.right, r.left
+	}
+	var n []*kern.Var
+	for _, d := range k.Dims {
+		switch a, b := uses(r.left, d), uses(r.right, d); {
+		case d.Extent == 1:
+		case a && !b:
+			r.m = append(r.m, d)
+		case b && !a:
+			n = append(n, d)
+		}
+	}
+	// Lanes number the columns through, so every index in the rest of the body
+	// must walk them evenly; outer dimensions where one doesn't are batches.
+	even := len(n)
+	for even > 0 && (even == len(n) || even1(k.Body, n[even-1], n[even])) {
+		even--
+	}
+	if columns >= 0 {
+		even = len(n) - columns
+	}
+	r.n = n[even:]
+	for _, d := range k.Dims {
+		if d.Extent > 1 && !contains(r.m, d) && !contains(r.n, d) {
+			r.batch = append(r.batch, d)
+		}
+	}
+	return r
+}
+
+// even1 reports whether all indices of body step from inner to outer as within
+// one dimension.
+func even1(body []*kern.Node, outer, inner *kern.Var) bool {
+	ok := true
+	index := func(ix kern.Index) { ok = ok && ix.Coef(outer) == ix.Coef(inner)*inner.Extent }
+	walk(body, func(n *kern.Node) {
+		index(n.At)
+		for _, g := range n.Guards {
+			index(g.At)
+		}
+	})
+	return ok
+}
+
+func contains(vs []*kern.Var, v *kern.Var) bool {
+	for _, x := range vs {
+		if x == v {
+			return true
+		}
+	}
+	return false
+}
+
+func extents(vs []*kern.Var) []int {
+	out := make([]int, len(vs))
+	for i, v := range vs {
+		out[i] = v.Extent
+	}
+	return out
+}
+
+func (r *roles) operand(k *kern.Kernel, n *kern.Node, outer []*kern.Var) Operand {
+	walkOf := func(ix kern.Index) Affine {
+		a := Affine{Const: ix.Const}
+		for _, v := range r.batch {
+			a.Batch = append(a.Batch, ix.Coef(v))
+		}
+		for _, v := range outer {
+			a.Outer = append(a.Outer, ix.Coef(v))
+		}
+		for _, v := range r.k {
+			a.Sum = append(a.Sum, ix.Coef(v))
+		}
+		return a
+	}
+	op := Operand{Slot: n.Buf, At: walkOf(n.At)}
+	for _, g := range n.Guards {
+		op.Guards = append(op.Guards, Guard{At: walkOf(g.At), Lo: g.Lo, Hi: g.Hi})
+	}
+	if d := k.Bufs[n.Buf].DType; d != ir.F32 {
+		op.Elem = storage(d)
+		op.Widen = func(f *build.Func, v V) V { return (&emitter{Func: f}).widen(d, v) }
+	}
+	return op
+}
+
+func (r *roles) gemm(k *kern.Kernel) *Gemm {
+	return &Gemm{Name: k.Name, Batch: extents(r.batch), M: extents(r.m), N: extents(r.n), K: extents(r.k),
+		A: r.operand(k, r.left, r.m), B: r.operand(k, r.right, r.n), Packed: k.Packed,
+		Rows: max(k.Tile.Rows, 1), Cols: max(k.Tile.Cols, 1)}
+}
+
+// emitContract adds a kernel with a Contract: the matrix-multiply generator
+// with the rest of the body as its epilogue, or plain loops.
+func emitContract(m *build.Module, k *kern.Kernel) error {
+	r := classify(k)
+	if r == nil {
+		f, args, c0, c1, _ := m.Kernel(k.Name)
+		err := newEmitter(f, unrolled(k), args).grid(c0, c1)
+		f.Return()
+		return err
+	}
+	g := r.gemm(k)
+	var err error
+	g.Epilogue = func(f *build.Func, s *Segment) {
+		if e := r.epilogue(f, k, g, s); e != nil {
+			err = e
+		}
+	}
+	if e := EmitGemm(m, g); e != nil {
+		return e
+	}
+	return err
+}
+
+// epilogue emits the body of k for one segment of the product.
+func (r *roles) epilogue(f *build.Func, k *kern.Kernel, g *Gemm, s *Segment) error {
+	e := newEmitter(f, k, s.Args)
+	for _, d := range k.Dims {
+		e.vars[d.ID] = c64(0)
+	}
+	bind := func(vs []*kern.Var, at V) {
+		for i, x := range digits(f, at, extents(vs)) {
+			e.vars[vs[i].ID] = x
+		}
+	}
+	bind(r.batch, s.Batch)
+	bind(r.m, s.Row)
+	product := &val{s: f.Extract(s.Acc[0], 0)}
+	if n := len(r.n); n > 0 {
+		e.lane, e.unit, e.mask = r.n[n-1], len(s.Acc), s.Mask
+		e.vars[e.lane.ID] = s.Col
+		product = &val{v: s.Acc}
+	}
+	e.override = map[*kern.Node]func() *val{r.contract: func() *val { return product }}
+	e.enter(k.Body, k.Dims...)
+	defer e.leave()
+	return e.list(k.Body)
+}
+
+// unrolled is k with its Contract written as loops.
+func unrolled(k *kern.Kernel) *kern.Kernel {
+	out := *k
+	out.Body = nil
+	if n := len(k.Dims); n == 0 || k.Vector != k.Dims[n-1] {
+		out.Vector = nil
+	}
+	node := func(n kern.Node) *kern.Node {
+		n.ID = out.NumNodes
+		out.NumNodes++
+		return &n
+	}
+	c := k.FindContract()
+	var replaced *kern.Node
+	for _, n := range k.Body {
+		if n != c {
+			out.Body = append(out.Body, n)
+			continue
+		}
+		a, b := node(*c.Args[0]), node(*c.Args[1])
+		x := node(kern.Node{Prim: kern.Mul, Type: ir.F32, Args: []*kern.Node{a, b}})
+		body := []*kern.Node{a, b, x}
+		for i := len(c.Vars) - 1; i >= 0; i-- {
+			l := node(kern.Node{Prim: kern.Loop, Vars: []*kern.Var{c.Vars[i]}, Body: body, Accs: []kern.Reduction{{Combine: kern.Sum, Val: x}}})
+			x = node(kern.Node{Prim: kern.Acc, Type: ir.F32, Args: []*kern.Node{l}})
+			body = []*kern.Node{l, x}
+		}
+		out.Body = append(out.Body, body...)
+		replaced = x
+	}
+	if replaced == nil {
+		return &out
+	}
+	// The rest of the body reads the product by its node: point it at the sum.
+	copies := map[*kern.Node]*kern.Node{c: replaced}
+	swap := func(n *kern.Node) *kern.Node {
+		if m := copies[n]; m != nil {
+			return m
+		}
+		return n
+	}
+	var rewrite func(body []*kern.Node) []*kern.Node
+	rewrite = func(body []*kern.Node) []*kern.Node {
+		var done []*kern.Node
+		for _, n := range body {
+			m := *n
+			m.Body = rewrite(n.Body)
+			m.Args = nil
+			for _, a := range n.Args {
+				m.Args = append(m.Args, swap(a))
+			}
+			index := func(ix kern.Index) kern.Index {
+				ix.Ind = append([]kern.Indirect(nil), ix.Ind...)
+				for i := range ix.Ind {
+					ix.Ind[i].Node = swap(ix.Ind[i].Node)
+				}
+				return ix
+			}
+			m.At = index(n.At)
+			m.Guards = append([]kern.Guard(nil), n.Guards...)
+			for i := range m.Guards {
+				m.Guards[i].At = index(m.Guards[i].At)
+			}
+			m.Accs = append([]kern.Reduction(nil), n.Accs...)
+			for i := range m.Accs {
+				m.Accs[i].Val = swap(m.Accs[i].Val)
+			}
+			copies[n] = &m
+			done = append(done, &m)
+			if n == replaced {
+				copies[c] = &m
+			}
+		}
+		return done
+	}
+	out.Body = rewrite(out.Body)
+	return &out
+}
+
+// chunkWork is how many multiply-adds a chunk should take: about 0.3 ms.
+const chunkWork = 24 << 20
+
+// TileFor is the tile and the number of chunks of a kernel with a Contract or
+// a Template. It depends on sizes alone, not on the target.
+func TileFor(k *kern.Kernel) (kern.Tile, int) {
+	if k.Template != nil {
+		if t := templates[k.Template.Name]; t != nil {
+			return t.tile(k)
+		}
+		return kern.Tile{Rows: 1}, 1
+	}
+	r := classify(k)
+	if r == nil {
+		return loopTile(k)
+	}
+	batches, m, n, depth := points(r.batch), points(r.m), points(r.n), points(r.k)
+	runs := func(n, size int) int { return (n + size - 1) / size }
+	// 112 rows of a packed block fill half of the L2 cache, in equal runs.
+	rows := runs(m, runs(m, 112))
+	cols := min(max(chunkWork/(rows*depth)/96*96, 96), n)
+	if cols == n && k.Packed {
+		rows = min(rows*max(chunkWork/(rows*cols*depth), 1), m)
+	}
+	// Few chunks leave processors idle.
+	for batches*runs(m, rows)*runs(n, cols) < 8 && rows*cols*depth > 1<<20 {
+		switch {
+		case cols > 96:
+			cols = (cols/2 + 95) / 96 * 96
+		case rows > 28:
+			rows = (rows + 1) / 2
+		default:
+			return kern.Tile{Rows: rows, Cols: cols}, batches * runs(m, rows) * runs(n, cols)
+		}
+	}
+	return kern.Tile{Rows: rows, Cols: cols}, batches * runs(m, rows) * runs(n, cols)
+}
+
+// loopTile cuts a product written as loops, which does about 1 multiply-add
+// a nanosecond.
+func loopTile(k *kern.Kernel) (kern.Tile, int) {
+	n := len(k.Dims)
+	cols, depth := 1, points(k.FindContract().Vars)
+	rowDims := k.Dims
+	if n > 0 {
+		cols, rowDims = k.Dims[n-1].Extent, k.Dims[:n-1]
+	}
+	run := min(cols, max(1<<18/depth/64*64, 64))
+	rows := min(points(rowDims), max(1<<18/(depth*run), 1))
+	return kern.Tile{Rows: rows, Cols: run}, (points(rowDims) + rows - 1) / rows * ((cols + run - 1) / run)
+}
+
+// WantsPack reports whether it pays to pack the right operand of k once, by a
+// kernel of its own, rather than in every chunk.
+func WantsPack(k *kern.Kernel) bool {
+	if k.FindContract() == nil || k.Template != nil {
+		return false
+	}
+	r := classify(k)
+	return r != nil && r.right == r.contract.Args[1] && points(r.m) >= 4*112
+}
+
+// PackBytes is the size of the workspace for the packed right operand of k, a
+// kernel with a Contract, large enough for every target.
+func PackBytes(k *kern.Kernel) int {
+	r := classify(k)
+	if r == nil {
+		return 0
+	}
+	n := 0
+	for _, t := range build.Targets() {
+		n = max(n, 4*PackedFloats(t, points(r.batch), points(r.n), points(r.k)))
+	}
+	return n
+}
+
+// PackKernel is the pack_b kernel for k: it copies k's right operand, its
+// buffer 0, to the workspace, its buffer 1. In k itself Packed must then be
+// set and the operand's buffer be the workspace.
+func PackKernel(k *kern.Kernel, name string) *kern.Kernel {
+	r := classify(k)
+	// The left load only tells rows from batches; it has no buffer here.
+	a, b, c := *r.left, *r.right, *r.contract
+	a.Buf, b.Buf = 0, 0
+	c.Args = []*kern.Node{&a, &b}
+	p := &kern.Kernel{Name: name, Dims: k.Dims, Body: []*kern.Node{&c},
+		Template: &kern.Template{Name: "pack_b", Ints: []kern.Int{{Key: "columns", Val: len(r.n)}}},
+		NumNodes: k.NumNodes, NumVars: k.NumVars,
+		Bufs: []kern.Buf{
+			{Name: k.Bufs[r.right.Buf].Name, DType: k.Bufs[r.right.Buf].DType, Len: k.Bufs[r.right.Buf].Len, Mode: kern.In},
+			{Name: "packed", DType: ir.F32, Len: PackBytes(k) / 4, Mode: kern.Out},
+		}}
+	p.Tile, p.Chunks = TileFor(p)
+	return p
+}
+
+// packRoles classifies a pack_b kernel.
+func packRoles(k *kern.Kernel) *roles {
+	q := *k
+	q.Template, q.Packed = nil, true
+	return classifyColumns(&q, k.Template.Int("columns"))
+}
+
+func packOf(k *kern.Kernel) *PackB {
+	r := packRoles(k)
+	return &PackB{Name: k.Name, Batch: extents(r.batch), N: extents(r.n), K: extents(r.k),
+		B: r.operand(k, r.right, r.n), Slot: 1, Chunks: max(k.Chunks, 1)}
+}
+
+func init() {
+	templates["pack_b"] = &template{
+		emit: func(m *build.Module, k *kern.Kernel) error {
+			if k.FindContract() == nil {
+				return fmt.Errorf("internal: kernel %s: pack_b without the product it packs for", k.Name)
+			}
+			return EmitPackB(m, packOf(k))
+		},
+		// A copy runs at about 1 element a nanosecond, and a chunk is at
+		// least a panel of 48 columns.
+		tile: func(k *kern.Kernel) (kern.Tile, int) {
+			r := packRoles(k)
+			elements := points(r.batch) * points(r.n) * points(r.k)
+			return kern.Tile{Rows: 1}, max(1, min(elements>>17, points(r.batch)*((points(r.n)+47)/48)))
+		},
+		scratch: func(k *kern.Kernel, t *build.Target) int { return packOf(k).Scratch(t) },
+	}
+}

@@ -50,8 +50,8 @@ type emitter struct {
 	scopes []*scope
 
 	lane *kern.Var
-	unit int     // vectors in the region
-	mask build.V // lanes in force, nil for all; then unit is 1
+	unit int       // vectors in the region
+	mask []build.V // lanes in force, by vector; nil for all
 
 	// override gives the value of a node computed elsewhere: a Contract.
 	override map[*kern.Node]func() *val
@@ -757,7 +757,7 @@ func (e *emitter) vectorLoop(n *kern.Node) error {
 	// region emits one iteration of unit vectors from i on, into the first
 	// accumulators of carried (unitMax for each Reduction).
 	region := func(i build.V, carried []build.V, u int, mask build.V) []build.V {
-		e.unit, e.mask = u, mask
+		e.unit, e.mask = u, masks(mask)
 		e.vars[v.ID] = i
 		e.enter(n.Body, v)
 		defer e.leave()
@@ -853,7 +853,7 @@ func (e *emitter) load(n *kern.Node) (*val, error) {
 		}
 		out := &val{}
 		for u := 0; u < e.unit; u++ {
-			mask := e.mask
+			mask := e.maskOf(u)
 			if guard != nil && !guard.uniform() {
 				mask = e.both(mask, guard.v[u])
 			}
@@ -905,10 +905,8 @@ func zero(t types.Type) build.V {
 // anyGuarded reads a uniform element if the guard holds in a live lane.
 func (e *emitter) anyGuarded(n *kern.Node, guard *val, read func() *val) *val {
 	any := build.V(nil)
-	for _, g := range guard.v {
-		if e.mask != nil {
-			g = e.And(g, e.mask)
-		}
+	for u, g := range guard.v {
+		g = e.both(e.maskOf(u), g)
 		if any == nil {
 			any = g
 		} else {
@@ -920,6 +918,21 @@ func (e *emitter) anyGuarded(n *kern.Node, guard *val, read func() *val) *val {
 	res := e.If(some, func() []build.V { return []build.V{read().s} },
 		func() []build.V { return []build.V{zero(scalar(n.Type))} })
 	return uniform(res[0])
+}
+
+// masks is the mask of a region of one vector.
+func masks(m build.V) []build.V {
+	if m == nil {
+		return nil
+	}
+	return []build.V{m}
+}
+
+func (e *emitter) maskOf(u int) build.V {
+	if e.mask == nil {
+		return nil
+	}
+	return e.mask[u]
 }
 
 func (e *emitter) both(a, b build.V) build.V {
@@ -988,16 +1001,17 @@ func (e *emitter) store(n *kern.Node) error {
 	for u := 0; u < e.unit; u++ {
 		y := e.narrow(buf.DType, e.lanes(x, u))
 		p, lanes := e.place(n, u)
+		mask := e.maskOf(u)
 		if lanes == nil {
-			e.MaskStore(y, p, e.mask)
+			e.MaskStore(y, p, mask)
 			continue
 		}
 		for i := 0; i < e.vl; i++ {
 			write := func() { e.Store(e.Extract(y, i), e.At(p, e.SExt(e.Extract(lanes, i), build.I64))) }
-			if e.mask == nil {
+			if mask == nil {
 				write()
 			} else {
-				e.When(e.Extract(e.mask, i), write)
+				e.When(e.Extract(mask, i), write)
 			}
 		}
 	}
