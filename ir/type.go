@@ -46,6 +46,15 @@ func ParseDType(s string) (DType, error) {
 	return Invalid, fmt.Errorf("unknown element type %q; one of %s", s, strings.Join(dtypeNames[1:], " "))
 }
 
+// UnmarshalText is ParseDType, for attributes.
+func (d *DType) UnmarshalText(text []byte) error {
+	v, err := ParseDType(string(text))
+	if err == nil {
+		*d = v
+	}
+	return err
+}
+
 // Type is the type of a value: an element type and a shape. Tensors are dense
 // and row-major; a nil shape is a scalar.
 type Type struct {
