@@ -265,21 +265,26 @@ func (pr *program) launch(u *unit) error {
 	if u.root != nil {
 		main = u.root
 		if pack, bytes := pr.be.Pack(k); pack != nil {
-			ws := &plan.Buffer{Name: "pack " + u.root.Args[1].String(), Type: ir.T(ir.F32, bytes/4), Bytes: bytes, Arena: plan.Work}
-			pr.addBuffer(ws)
-			src := args[pack.FindContract().Args[1].Buf]
-			pack.Bufs = []kern.Buf{pack.Bufs[pack.FindContract().Args[1].Buf], {Name: "packed", DType: ir.F32, Len: bytes / 4, Mode: kern.Out}}
-			pack.FindContract().Args[1].Buf = 0
-			pack.FindContract().Args[0].Buf = 0
-			pack.Tile, pack.Chunks = pr.be.Tile(pack)
-			pr.emit(pack, "pack", []*plan.Buffer{src, ws}, main, "pack "+u.root.Args[1].String())
-			args = append(args, ws)
-			args = dropUnused(k, args)
+			args = pr.pack(k, pack, bytes, args, main)
 		}
 	}
 	tile(k, pr.be)
 	pr.emit(k, label(u), args, main, values(u))
 	return nil
+}
+
+// pack launches the packing of the right operand of contraction k and makes k
+// read the packed panels.
+func (pr *program) pack(k, pack *kern.Kernel, bytes int, args []*plan.Buffer, in *ir.Instr) []*plan.Buffer {
+	name := "packed " + in.Args[1].String()
+	ws := &plan.Buffer{Name: name, Type: ir.T(ir.F32, bytes/4), Bytes: bytes, Arena: plan.Work}
+	pr.addBuffer(ws)
+	right := k.FindContract().Args[1]
+	pr.emit(pack, "pack", []*plan.Buffer{args[right.Buf], ws}, in, name)
+	k.Packed = true
+	right.Buf = len(k.Bufs)
+	k.Bufs = append(k.Bufs, kern.Buf{DType: ir.F32, Len: bytes / 4, Mode: kern.In})
+	return dropUnused(k, append(args, ws))
 }
 
 func (pr *program) emit(k *kern.Kernel, name string, args []*plan.Buffer, in *ir.Instr, vals string) {

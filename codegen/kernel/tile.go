@@ -9,9 +9,10 @@ import (
 type Backend interface {
 	// Tile cuts a contraction or template into chunks.
 	Tile(k *kern.Kernel) (kern.Tile, int)
-	// Pack returns the kernel that writes the right operand of contraction k
-	// into packed panels and the bytes they need, and changes k to read them
-	// from a new last buffer; or nil when k reads its operand in place.
+	// Pack returns the kernel that writes the right operand of contraction k,
+	// its buffer 0, into packed panels, its buffer 1, of so many bytes; or nil
+	// when k had better read the operand in place. Lower makes k read the
+	// panels.
 	Pack(k *kern.Kernel) (pack *kern.Kernel, bytes int)
 }
 

@@ -17,6 +17,9 @@ type System struct {
 	// Build makes the modules. It runs once per compilation and must give the
 	// same modules each time.
 	Build func() ([]*ir.Module, error)
+	// Runner is the import path of a package whose Main(open) a trainer
+	// command calls; without one, only the package is generated.
+	Runner string
 }
 
 var (

@@ -17,6 +17,7 @@ func init() {
 		{Name: "emoji", Doc: "64x64 images of 16x16 tokens; for one GPU", Build: Emoji.Build},
 		{Name: "paper", Doc: "256x256 images of 32x32 tokens; the paper's sizes", Build: Paper.Build},
 	} {
+		s.Runner = "github.com/gouache-ml/gouache/runtime/trainer"
 		if err := system.Register(s); err != nil {
 			panic(err) // two entries of this table share a name
 		}

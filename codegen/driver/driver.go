@@ -1,0 +1,174 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/mod/modfile"
+
+	"github.com/gouache-ml/gouache/codegen/cpu"
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
+	"github.com/gouache-ml/gouache/codegen/glue"
+	"github.com/gouache-ml/gouache/codegen/pipeline"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/models/system"
+)
+
+// Backend answers the tile pass for the CPU code generator.
+type Backend struct{}
+
+// Tile cuts a contraction or template into chunks.
+func (Backend) Tile(k *kern.Kernel) (kern.Tile, int) { return cpu.TileFor(k) }
+
+// Pack returns the packing kernel of a contraction worth it.
+func (Backend) Pack(k *kern.Kernel) (*kern.Kernel, int) {
+	if !cpu.WantsPack(k) {
+		return nil, 0
+	}
+	return cpu.PackKernel(k, ""), cpu.PackBytes(k)
+}
+
+type flags struct {
+	System string   `help:"System to compile." required:"" placeholder:"NAME"`
+	Output string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
+	Target []string `help:"Processors to compile for (default: all)." placeholder:"NAME"`
+	Quiet  bool     `short:"q" help:"Print errors only."`
+}
+
+// Main is the whole program: it parses os.Args and exits.
+func Main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := Run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "gouachec: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// Args lets -flag stand for --flag, as Go's own tools do.
+func Args(args []string) []string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		if len(a) > 2 && a[0] == '-' && a[1] != '-' {
+			a = "-" + a
+		}
+		out[i] = a
+	}
+	return out
+}
+
+// Run compiles as the arguments say, reporting to w.
+func Run(ctx context.Context, args []string, w io.Writer) error {
+	var f flags
+	exit := false
+	p, err := kong.New(&f, kong.Name("gouachec"), kong.Description("Compile a system into a Go package with its kernels inside."),
+		kong.Writers(w, w), kong.Exit(func(int) { exit = true }))
+	if err != nil {
+		return err
+	}
+	if _, err = p.Parse(Args(args)); exit || err != nil {
+		if exit {
+			return nil
+		}
+		return fmt.Errorf("%w; see gouachec -help", err)
+	}
+	if f.Quiet {
+		w = io.Discard
+	}
+	s, err := system.Lookup(f.System)
+	if err != nil {
+		return err
+	}
+	var targets []*build.Target
+	for _, n := range f.Target {
+		t, err := build.TargetByName(n)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, t)
+	}
+	if len(targets) == 0 {
+		targets = build.Targets()
+	}
+	importPath, err := importPath(f.Output)
+	if err != nil {
+		return err
+	}
+	tools, err := toolchain.Find()
+	if err != nil {
+		return err
+	}
+
+	start := time.Now()
+	modules, err := s.Build()
+	if err != nil {
+		return err
+	}
+	plan, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: Backend{}})
+	if err != nil {
+		return err
+	}
+	planned := time.Since(start)
+	objects, err := cpu.Compile(ctx, tools, plan.Kernels, targets)
+	if err != nil {
+		return err
+	}
+	o := glue.Options{ImportPath: importPath, Runner: s.Runner}
+	for _, t := range targets {
+		o.Objects = append(o.Objects, glue.Object{Target: t.Name, Code: objects[t.Name], Scratch: cpu.ScratchBytes(plan.Kernels, []*build.Target{t})})
+	}
+	files, err := glue.Generate(plan, o)
+	if err != nil {
+		return err
+	}
+	if err := glue.Write(f.Output, files); err != nil {
+		return err
+	}
+	bytes, names := 0, []string{}
+	for _, t := range targets {
+		bytes += len(objects[t.Name])
+		names = append(names, t.Name)
+	}
+	sort.Strings(names)
+	fmt.Fprintf(w, "gouachec: %s: %d kernels for %s, %.1f MB, in %.1f s (planning %.1f s, LLVM %s %.1f s)\n",
+		s.Name, len(plan.Kernels), strings.Join(names, ", "), float64(bytes)/1e6, time.Since(start).Seconds(), planned.Seconds(), tools.Version, (time.Since(start) - planned).Seconds())
+	return nil
+}
+
+// importPath finds the module around dir and gives dir's import path.
+func importPath(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for at := abs; ; at = filepath.Dir(at) {
+		data, err := os.ReadFile(filepath.Join(at, "go.mod"))
+		if err == nil {
+			mod := modfile.ModulePath(data)
+			if mod == "" {
+				return "", fmt.Errorf("%s: no module line; run go mod init first", filepath.Join(at, "go.mod"))
+			}
+			rel, err := filepath.Rel(at, abs)
+			if err != nil {
+				return "", err
+			}
+			return strings.TrimSuffix(mod+"/"+filepath.ToSlash(rel), "/."), nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		if filepath.Dir(at) == at {
+			return "", fmt.Errorf("%s: not inside a Go module; run go mod init in your project first", dir)
+		}
+	}
+}
