@@ -125,7 +125,7 @@ func lineSystem(t *testing.T) *plan.System {
 	p.Launches = append(p.Launches,
 		plan.Launch{Kernel: kr, Args: []*plan.Buffer{h, sum}, Pos: ir.Pos{File: "line.go", Line: 14}, Values: "%sum = sum"},
 		plan.Launch{Kernel: kt, Args: []*plan.Buffer{stored(count)}, Values: "%n = add"})
-	p.Outputs = []plan.Output{{Name: "z", Buffer: h}, {Name: "sum", Buffer: sum}}
+	p.Outputs = []plan.Output{{Name: "z", Buffer: h}, {Name: "sum", Buffer: sum, Type: ir.T(ir.F32, rows, 1)}}
 	table := global("table", ir.T(ir.I32, 2), ir.Const, ir.Init{})
 	table.Data = []byte{7, 0, 0, 0, 9, 0, 0, 0}
 	m.Programs = []*plan.Program{p}
@@ -266,7 +266,7 @@ func TestCodeGrowsWithDistinctRegions(t *testing.T) {
 	if n := bytes.Count(files[i].Data, []byte("\nfunc ")); n != 2 {
 		t.Errorf("%d functions, want one for the program and one for its regions", n)
 	}
-	if n := bytes.Count(files[i].Data, []byte("lineLayerForward(r, ")); n != 2000 {
+	if n := bytes.Count(files[i].Data, []byte("lineForwardLayer(r, ")); n != 2000 {
 		t.Errorf("%d calls, want 2000", n)
 	}
 }

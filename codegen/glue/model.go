@@ -140,7 +140,7 @@ func (c *regions) program(p *plan.Program) (row, table jen.Code) {
 	tableID := g.names.take(id + "Launches")
 	var body, rows []jen.Code
 	for _, a := range groups(p.Launches) {
-		if fn := c.region(p, a); fn != nil {
+		if fn := c.region(id, p, a); fn != nil {
 			body = append(body, jen.Id(fn.id).Call(jen.Id("r"), jen.Lit(a.first)).Comment(oneLine(a.title())))
 		} else {
 			for i := a.first; i < a.end; i++ {
@@ -148,10 +148,7 @@ func (c *regions) program(p *plan.Program) (row, table jen.Code) {
 			}
 		}
 	}
-	for i, l := range p.Launches {
-		if i > 0 && (l.Block != p.Launches[i-1].Block || l.Backward != p.Launches[i-1].Backward) {
-			rows = append(rows, jen.Null())
-		}
+	for _, l := range p.Launches {
 		block, pos := l.Block, ""
 		if l.Backward {
 			block += " backward"
@@ -170,10 +167,14 @@ func (c *regions) program(p *plan.Program) (row, table jen.Code) {
 		Func().Id(id).Params(jen.Id("r").Op("*").Qual(execPath, "Run")).Block(body...))
 	var ins, outs []jen.Code
 	for _, b := range p.Inputs {
-		ins = append(ins, tensor(strings.TrimPrefix(b.Name, "%"), b))
+		ins = append(ins, tensor(strings.TrimPrefix(b.Name, "%"), b.Type, b))
 	}
 	for _, o := range p.Outputs {
-		outs = append(outs, tensor(o.Name, o.Buffer))
+		t := o.Type
+		if t.DType == ir.Invalid {
+			t = o.Buffer.Type
+		}
+		outs = append(outs, tensor(o.Name, t, o.Buffer))
 	}
 	row = lines([]jen.Code{
 		jen.Id("Name").Op(":").Lit(p.Name),
@@ -188,9 +189,10 @@ func (c *regions) program(p *plan.Program) (row, table jen.Code) {
 	return row, table
 }
 
-// region returns the function for a, made if no region with these kernels has
-// come before; nil where a call would only hide a launch.
-func (c *regions) region(p *plan.Program, a group) *regionFunc {
+// region returns the function for a, made and named after the given program
+// function if no region with these kernels has come before; nil where a call
+// would only hide a launch.
+func (c *regions) region(program string, p *plan.Program, a group) *regionFunc {
 	if a.block == "" || a.end-a.first < 2 {
 		return nil
 	}
@@ -201,11 +203,11 @@ func (c *regions) region(p *plan.Program, a group) *regionFunc {
 	if fn := c.bySignature[sig.String()]; fn != nil {
 		return fn
 	}
-	way := "Forward"
+	way := ""
 	if a.backward {
 		way = "Backward"
 	}
-	fn := &regionFunc{id: c.g.names.take(c.m.id + region(a.block) + way)}
+	fn := &regionFunc{id: c.g.names.take(program + region(a.block) + way)}
 	c.bySignature[sig.String()] = fn
 	var body []jen.Code
 	for i := a.first; i < a.end; i++ {
@@ -215,7 +217,7 @@ func (c *regions) region(p *plan.Program, a group) *regionFunc {
 		}
 		body = append(body, c.launch(p.Launches[i], at))
 	}
-	c.funcs = append(c.funcs, jen.Commentf("%s runs the launches from l on of %s and regions like it; the comments are those of %s.", fn.id, oneLine(a.title()), p.Name).Line().
+	c.funcs = append(c.funcs, jen.Commentf("%s runs %s, or a region like it, from launch l on; the comments are those of %s.", fn.id, oneLine(a.title()), oneLine(a.title())).Line().
 		Func().Id(fn.id).Params(jen.Id("r").Op("*").Qual(execPath, "Run"), jen.Id("l").Int()).Block(body...))
 	return fn
 }
@@ -233,8 +235,8 @@ func (c *regions) launch(l plan.Launch, at jen.Code) jen.Code {
 }
 
 // tensor is a row of inputs or outputs.
-func tensor(name string, b *plan.Buffer) jen.Code {
-	return fields("Name", lit(name), "DType", lit(b.Type.DType.String()), "Shape", shape(b.Type.Shape), "Addr", addr(b))
+func tensor(name string, t ir.Type, b *plan.Buffer) jen.Code {
+	return fields("Name", lit(name), "DType", lit(t.DType.String()), "Shape", shape(t.Shape), "Addr", addr(b))
 }
 
 // addr is a buffer's place: w + 0x40.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sort"
 
+	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 )
@@ -100,6 +101,9 @@ func (c *checker) bounds() {
 	for _, o := range c.p.Outputs {
 		if !known[o.Buffer] {
 			c.problem("output %s: buffer %s is not among the program's buffers", o.Name, o.Buffer.Name)
+		}
+		if o.Type.DType != ir.Invalid && o.Type.Bytes() > o.Buffer.Bytes {
+			c.problem("output %s: %s is more than the %d bytes of buffer %s", o.Name, o.Type, o.Buffer.Bytes, o.Buffer.Name)
 		}
 	}
 }

@@ -303,6 +303,8 @@ func TestCheckNamesTheProblem(t *testing.T) {
 			"buffer a: 99 bytes hold no i8[100]"},
 		{"kernel touches more", func(p *plan.Program, b map[string]*plan.Buffer) { p.Launches[1].Kernel.Bufs[0].Len = 101 },
 			"launch 1: kernel k1 touches 101 bytes of a, buffer a has 100"},
+		{"output larger than its buffer", func(p *plan.Program, b map[string]*plan.Buffer) { p.Outputs[0].Type = ir.T(ir.F32, 26) },
+			"output y: f32[26] is more than the 100 bytes of buffer y"},
 		{"foreign buffer", func(p *plan.Program, b map[string]*plan.Buffer) {
 			p.Launches[1].Args[0] = &plan.Buffer{Name: "z", Bytes: 100, Arena: plan.Work}
 		}, "argument z is not among the program's buffers"},

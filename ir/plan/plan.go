@@ -88,4 +88,7 @@ type Program struct {
 type Output struct {
 	Name   string
 	Buffer *Buffer
+	// Type is the result's own type, where it is another view of the same
+	// elements than Buffer.Type (a reshape); Invalid means Buffer.Type.
+	Type ir.Type
 }
