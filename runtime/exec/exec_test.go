@@ -337,6 +337,24 @@ func TestTensorsOutsideTheirArenaAreRefused(t *testing.T) {
 	}
 }
 
+func TestProgramsLargerThanTheMachineAreRefused(t *testing.T) {
+	_, m, _ := openTest(t, Options{Threads: 1})
+	defer func(f func() int64) { machineBytes = f }(machineBytes)
+	machineBytes = func() int64 { return 3 << 20 }
+	_, err := m.Program("forward")
+	want := "demo.prior.forward: it needs 0.0 GiB of memory (0.0 GiB stored tensors, 0.0 GiB work), this machine has 0.0 GiB; choose a smaller system or batch"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+	if _, err := m.Program("other"); err != nil {
+		t.Errorf("a program without work memory: %v", err)
+	}
+	machineBytes = func() int64 { return 0 }
+	if _, err := m.Program("forward"); err != nil {
+		t.Errorf("on a machine that does not tell its size: %v", err)
+	}
+}
+
 func TestClosedModelsStartAnew(t *testing.T) {
 	s, m, _ := openTest(t, Options{Threads: 1})
 	if err := m.Close(); err != nil {

@@ -266,10 +266,14 @@ func (m *Model) Programs() []string {
 	return names
 }
 
-// Program returns the program of that name.
+// Program returns the program of that name. A program that needs more memory than this machine
+// has is an error.
 func (m *Model) Program(name string) (*Program, error) {
 	for _, p := range m.programs {
 		if p.spec.Name == name {
+			if err := p.fits(); err != nil {
+				return nil, err
+			}
 			return p, nil
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 // Options configures Open. The zero value is right for most uses.
 type Options struct {
-	Threads int    // 0: GOUACHE_THREADS, or the number of processors
+	Threads int    // 0: GOUACHE_THREADS, or GOMAXPROCS: the processors this process may use
 	Target  string // "": GOUACHE_TARGET, or the best this processor runs
 	Pin     bool   // bind threads to processors
 	Profile bool   // measure each launch, see Program.Profile
@@ -103,7 +103,7 @@ func threads(asked int) (int, error) {
 		}
 		return n, nil
 	}
-	return runtime.NumCPU(), nil
+	return runtime.GOMAXPROCS(0), nil
 }
 
 // choose picks the object to load.
