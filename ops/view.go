@@ -387,7 +387,7 @@ func SliceStride(x *ir.Value, start, limit, stride []int) *ir.Value {
 	if x.Invalid() {
 		return x
 	}
-	whole := ir.SameShape(limit, x.Type.Shape)
+	whole := ir.SameShape(limit, x.Type.Shape) && len(start) == len(limit) && len(stride) == len(limit)
 	for i := range start {
 		whole = whole && start[i] == 0 && stride[i] == 1
 	}
@@ -591,7 +591,7 @@ func (op DilateOp) Samples() []Sample {
 
 // Dilate puts factors[i]-1 zeros after every element along dimension i.
 func Dilate(x *ir.Value, factors ...int) *ir.Value {
-	none := true
+	none := !x.Invalid() && len(factors) == x.Type.Rank()
 	for _, f := range factors {
 		none = none && f == 1
 	}
