@@ -1,0 +1,127 @@
+package clip
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/models/modeltest"
+)
+
+var tiny = Config{
+	ImageSize: 8, Patch: 4, ImageDim: 8, ImageHeads: 2, TextLen: 5, TextVocab: 11, TextDim: 12, TextHeads: 3,
+	Layers: 2, Embed: 6, Batch: 3,
+}
+
+func machine(t *testing.T) *modeltest.Machine {
+	t.Helper()
+	m, err := Build(tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := modeltest.New(m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func call(t *testing.T, x *modeltest.Machine, name string, in map[string][]float64) map[string]*ir.Tensor {
+	t.Helper()
+	out, err := x.Call(name, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func batch() map[string][]float64 {
+	r := rand.New(rand.NewPCG(1, 1))
+	images, text := make([]float64, tiny.Batch*tiny.ImageSize*tiny.ImageSize*3), make([]float64, tiny.Batch*tiny.TextLen)
+	for i := range images {
+		images[i] = r.Float64()
+	}
+	for i := range text {
+		text[i] = float64(r.IntN(tiny.TextVocab))
+	}
+	return map[string][]float64{"images": images, "text": text, "end": {1, 4, 2}}
+}
+
+func TestTextAfterTheEndHasNoInfluence(t *testing.T) {
+	x, in := machine(t), batch()
+	x.Scramble(2, 0.5)
+	before := call(t, x, "embed_text", in)["features"].Data
+	change := func(at int) []float64 {
+		text := append([]float64(nil), in["text"]...)
+		text[at] = math.Mod(text[at]+1, float64(tiny.TextVocab))
+		return call(t, x, "embed_text", map[string][]float64{"text": text, "end": in["end"]})["features"].Data
+	}
+	for b := range tiny.Batch {
+		for p := range tiny.TextLen {
+			after := change(b*tiny.TextLen + p)
+			for s := range tiny.Batch {
+				same := true
+				for i := range tiny.Embed {
+					same = same && after[s*tiny.Embed+i] == before[s*tiny.Embed+i]
+				}
+				if want := s != b || p > int(in["end"][b]); same != want {
+					t.Errorf("changing token %d of text %d: feature %d unchanged is %v, want %v", p, b, s, same, want)
+				}
+			}
+		}
+	}
+}
+
+func TestFeaturesHaveUnitLength(t *testing.T) {
+	x, in := machine(t), batch()
+	x.Scramble(3, 0.5)
+	for _, f := range []string{"embed_image", "embed_text"} {
+		out := call(t, x, f, in)["features"].Data
+		for b := range tiny.Batch {
+			var sum float64
+			for _, v := range out[b*tiny.Embed:][:tiny.Embed] {
+				sum += v * v
+			}
+			if math.Abs(sum-1) > 1e-12 {
+				t.Errorf("%s: feature %d has squared length %v", f, b, sum)
+			}
+		}
+	}
+}
+
+func TestScaleStartsAtItsValueAndIsCapped(t *testing.T) {
+	x, in := machine(t), batch()
+	if got := call(t, x, "eval", in)["scale"].Data[0]; math.Abs(got-1/0.07) > 1e-9 {
+		t.Errorf("scale starts at %v, want 1/0.07", got)
+	}
+	x.Globals["temperature"].Data[0] = 10
+	out := call(t, x, "eval", in)
+	if got := out["scale"].Data[0]; got != 100 {
+		t.Errorf("scale %v, want the cap 100", got)
+	}
+	// The loss by hand from the similarities.
+	var loss, hits float64
+	s := func(i, j int) float64 { return 100 * out["similarity"].Data[i*tiny.Batch+j] }
+	for i := range tiny.Batch {
+		var row, col float64
+		best := 0
+		for j := range tiny.Batch {
+			row += math.Exp(s(i, j))
+			col += math.Exp(s(j, i))
+			if s(i, j) > s(i, best) {
+				best = j
+			}
+		}
+		loss += (math.Log(row) + math.Log(col) - 2*s(i, i)) / float64(2*tiny.Batch)
+		if best == i {
+			hits++
+		}
+	}
+	if got := out["loss"].Data[0]; math.Abs(got-loss) > 1e-9 {
+		t.Errorf("loss %v, want %v", got, loss)
+	}
+	if got := out["accuracy"].Data[0]; math.Abs(got-hits/float64(tiny.Batch)) > 1e-12 {
+		t.Errorf("accuracy %v, want %v of %d", got, hits, tiny.Batch)
+	}
+}

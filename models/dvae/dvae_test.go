@@ -1,0 +1,114 @@
+package dvae
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/models/modeltest"
+)
+
+var tiny = Config{ImageSize: 8, Width: 8, Groups: 3, BlocksPerGroup: 1, Stem: 3, Codebook: 6, CodeDim: 4, Batch: 2}
+
+func machine(t *testing.T) *modeltest.Machine {
+	t.Helper()
+	m, err := Build(tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := modeltest.New(m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Scramble(2, 0.5)
+	return x
+}
+
+func call(t *testing.T, x *modeltest.Machine, name string, in map[string][]float64) map[string]*ir.Tensor {
+	t.Helper()
+	out, err := x.Call(name, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func images() []float64 {
+	r := rand.New(rand.NewPCG(1, 1))
+	x := make([]float64, tiny.Batch*tiny.ImageSize*tiny.ImageSize*3)
+	for i := range x {
+		x[i] = float64(r.IntN(256)) / 255
+	}
+	return x
+}
+
+func TestDecodeUndoesEncodeAsEvalDoes(t *testing.T) {
+	x, in := machine(t), images()
+	eval := call(t, x, "eval", map[string][]float64{"images": in, "beta": {6.6}})
+	tokens := call(t, x, "encode", map[string][]float64{"images": in})["tokens"]
+	decoded := call(t, x, "decode", map[string][]float64{"tokens": tokens.Data})["images"]
+	var mse float64
+	for i, v := range decoded.Data {
+		if v < 0 || v > 1 {
+			t.Fatalf("decoded value %d is %v, outside [0,1]", i, v)
+		}
+		mse += (v - in[i]) * (v - in[i]) / float64(len(in))
+	}
+	if got := eval["mse"].Data[0]; math.Abs(got-mse) > 1e-12 {
+		t.Errorf("eval's mse is %v, the decoded images' %v", got, mse)
+	}
+	if kl := eval["kl"].Data[0]; kl < 0 || kl > math.Log(float64(tiny.Codebook)) {
+		t.Errorf("kl %v is outside [0, ln %d]", kl, tiny.Codebook)
+	}
+	for i, v := range tokens.Data {
+		if v != eval["tokens"].Data[i] || v < 0 || v >= float64(tiny.Codebook) {
+			t.Errorf("token %d is %v from encode, %v from eval", i, v, eval["tokens"].Data[i])
+		}
+	}
+}
+
+// A black value has logit(0.1) = -2.19722; at its exact mean the loss is
+// ln 2 + ln b + ln(0.1*0.9), which has no lower bound without a floor for b.
+func TestLogScaleHasAFloor(t *testing.T) {
+	x := machine(t)
+	for _, g := range x.Module.Globals {
+		if g.Role == ir.Param {
+			clear(x.Globals[g.Name].Data)
+		}
+	}
+	copy(x.Globals["dec.out.b"].Data, []float64{math.Log(0.1 / 0.9), math.Log(0.1 / 0.9), math.Log(0.1 / 0.9), -100, -100, -100})
+	black := make([]float64, len(images()))
+	out := call(t, x, "eval", map[string][]float64{"images": black, "beta": {0}})
+	want := math.Ln2 - 7 + math.Log(0.09)
+	if got := out["reconstruction"].Data[0]; math.Abs(got-want) > 1e-9 {
+		t.Errorf("reconstruction loss %v, want %v", got, want)
+	}
+	if out["loss"].Data[0] != out["reconstruction"].Data[0] {
+		t.Errorf("with beta 0 the loss %v differs from the reconstruction", out["loss"].Data[0])
+	}
+}
+
+func TestKLIsThatOfThePlainLogits(t *testing.T) {
+	x := machine(t)
+	for _, g := range x.Module.Globals {
+		if g.Role == ir.Param {
+			clear(x.Globals[g.Name].Data)
+		}
+	}
+	in := map[string][]float64{"images": images(), "beta": {1}}
+	if kl := call(t, x, "eval", in)["kl"].Data[0]; math.Abs(kl) > 1e-12 {
+		t.Errorf("equal logits give KL %v, want 0", kl)
+	}
+	x.Globals["enc.out.b"].Data[2] = 200
+	out := call(t, x, "eval", in)
+	kl, want := out["kl"].Data[0], math.Log(float64(tiny.Codebook))
+	if math.Abs(kl-want) > 1e-12 {
+		t.Errorf("one certain code gives KL %v, want ln K = %v", kl, want)
+	}
+	// beta weighs the sum over positions against the mean over pixel values.
+	positions, values := float64(tiny.Grid()*tiny.Grid()), float64(tiny.ImageSize*tiny.ImageSize*3)
+	if got, want := out["loss"].Data[0]-out["reconstruction"].Data[0], want*positions/values; math.Abs(got-want) > 1e-12 {
+		t.Errorf("KL adds %v to the loss, want %v", got, want)
+	}
+}
