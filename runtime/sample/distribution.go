@@ -1,0 +1,138 @@
+package sample
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// Options is how tokens are drawn. The paper draws at temperature 1 from the whole
+// distribution.
+type Options struct {
+	Temperature float64 // logits are divided by it; 0 takes the likeliest token
+	TopK        int     // draw from the K likeliest tokens; 0 is all
+	TopP        float64 // draw from the fewest tokens whose probabilities reach P; 0 and 1 are all
+	Seed        uint64
+}
+
+// Check tells what can't be drawn with.
+func (o Options) Check() error {
+	switch {
+	case !(o.Temperature >= 0) || math.IsInf(o.Temperature, 1):
+		return fmt.Errorf("temperature is %g; want 0 for the likeliest token, or a positive number", o.Temperature)
+	case o.TopK < 0:
+		return fmt.Errorf("top-k is %d; want 0 for all tokens, or a positive number", o.TopK)
+	case !(o.TopP >= 0 && o.TopP <= 1):
+		return fmt.Errorf("top-p is %g; want a number from 0 to 1", o.TopP)
+	}
+	return nil
+}
+
+// Distribution turns logits into probabilities under some options and draws from them.
+// It keeps its memory from one use to the next.
+type Distribution struct {
+	options Options
+	p       []float64
+	order   []int
+}
+
+// NewDistribution makes a distribution over n tokens.
+func NewDistribution(o Options, n int) *Distribution {
+	d := &Distribution{options: o, p: make([]float64, n)}
+	if o.TopK > 0 || o.TopP > 0 && o.TopP < 1 {
+		d.order = make([]int, n)
+	}
+	return d
+}
+
+// Set takes new logits, in double precision from here on. Top-k applies to the
+// probabilities first, top-p to what it leaves; of equally likely tokens the lower
+// id goes first. Logits that aren't numbers are an error.
+func (d *Distribution) Set(logits []float32) error {
+	if len(logits) != len(d.p) {
+		return fmt.Errorf("%d logits, want %d", len(logits), len(d.p))
+	}
+	top := math.Inf(-1)
+	likeliest := 0
+	for i, v := range logits {
+		x := float64(v)
+		if math.IsNaN(x) || math.IsInf(x, 1) {
+			return fmt.Errorf("logit of token %d is %v; the weights are damaged or training has diverged", i, v)
+		}
+		if x > top {
+			top, likeliest = x, i
+		}
+	}
+	if math.IsInf(top, -1) {
+		return fmt.Errorf("all logits are %v; the weights are damaged or training has diverged", top)
+	}
+	if d.options.Temperature == 0 {
+		clear(d.p)
+		d.p[likeliest] = 1
+		return nil
+	}
+	for i, v := range logits {
+		d.p[i] = math.Exp((float64(v) - top) / d.options.Temperature)
+	}
+	normalise(d.p)
+	if d.order == nil {
+		return nil
+	}
+	for i := range d.order {
+		d.order[i] = i
+	}
+	slices.SortStableFunc(d.order, func(a, b int) int { return cmp.Compare(d.p[b], d.p[a]) })
+	keep := len(d.order)
+	if k := d.options.TopK; k > 0 && k < keep {
+		keep = k
+		d.drop(keep)
+	}
+	if p := d.options.TopP; p > 0 && p < 1 {
+		sum := 0.0
+		for i, token := range d.order[:keep] {
+			sum += d.p[token]
+			if sum >= p {
+				d.drop(i + 1)
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// drop leaves the first n of the order.
+func (d *Distribution) drop(n int) {
+	for _, token := range d.order[n:] {
+		d.p[token] = 0
+	}
+	normalise(d.p)
+}
+
+func normalise(p []float64) {
+	sum := 0.0
+	for _, v := range p {
+		sum += v
+	}
+	for i := range p {
+		p[i] /= sum
+	}
+}
+
+// P is the probability of each token; it is overwritten by Set.
+func (d *Distribution) P() []float64 { return d.p }
+
+// Draw is the token at u, in [0,1), of the cumulative distribution by id.
+func (d *Distribution) Draw(u float64) int32 {
+	sum, last := 0.0, 0
+	for i, p := range d.p {
+		if p == 0 {
+			continue
+		}
+		last = i
+		if sum += p; u < sum {
+			return int32(i)
+		}
+	}
+	return int32(last) // rounding left the sum below u
+}

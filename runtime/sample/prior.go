@@ -1,0 +1,154 @@
+package sample
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gouache-ml/gouache/runtime/exec"
+	"github.com/gouache-ml/gouache/runtime/feed/dice"
+)
+
+// Program is one compiled function; *exec.Program implements it.
+type Program interface {
+	Run()
+	Input(name string) (*exec.Tensor, error)
+	Output(name string) (*exec.Tensor, error)
+	InputF32(name string) ([]float32, error)
+	InputI32(name string) ([]int32, error)
+	OutputF32(name string) ([]float32, error)
+	OutputI32(name string) ([]int32, error)
+}
+
+// Prior draws image tokens with the transformer's prefill and decode programs, which
+// share KV caches.
+type Prior struct {
+	prefill, decode                 Program
+	batch, textLen, image, codebook int
+}
+
+// NewPrior finds the sizes of the programs; image is the number of tokens of a
+// picture.
+func NewPrior(prefill, decode Program, image int) (*Prior, error) {
+	text, err := prefill.Input("text")
+	if err != nil {
+		return nil, err
+	}
+	logits, err := decode.Output("logits")
+	if err != nil {
+		return nil, err
+	}
+	if len(text.Shape) != 2 || len(logits.Shape) != 2 || text.Shape[0] != logits.Shape[0] {
+		return nil, fmt.Errorf("prior: text is %s and logits %s; want [batch,length] and [batch,codes]", text, logits)
+	}
+	return &Prior{prefill, decode, text.Shape[0], text.Shape[1], image, logits.Shape[1]}, nil
+}
+
+// TextLen is the number of text positions, which a Request's Text must have.
+func (p *Prior) TextLen() int { return p.textLen }
+
+// Batch is how many pictures are drawn at a time.
+func (p *Prior) Batch() int { return p.batch }
+
+// Request is one picture to draw.
+type Request struct {
+	Text []int32 // padded token ids
+	// Caption and Candidate are the keys of the picture's random numbers.
+	Caption, Candidate uint64
+	// Given are the first image tokens, if a part of the picture is known: an image
+	// prompt (section 3.3).
+	Given []int32
+}
+
+// Draw gives the image tokens of each request. progress, which may be nil, is called
+// with the number of pictures done.
+func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progress func(done int)) ([][]int32, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	for i, r := range requests {
+		if len(r.Text) != p.textLen {
+			return nil, fmt.Errorf("prior: text %d has %d tokens, want %d with pads", i, len(r.Text), p.textLen)
+		}
+		if len(r.Given) > p.image {
+			return nil, fmt.Errorf("prior: %d image tokens are given, a picture has %d", len(r.Given), p.image)
+		}
+		for _, t := range r.Given {
+			if t < 0 || int(t) >= p.codebook {
+				return nil, fmt.Errorf("prior: given image token %d is outside 0..%d", t, p.codebook-1)
+			}
+		}
+	}
+	out := make([][]int32, len(requests))
+	dist := NewDistribution(o, p.codebook)
+	for at := 0; at < len(requests); at += p.batch {
+		n := min(p.batch, len(requests)-at)
+		if err := p.drawBatch(ctx, requests[at:at+n], out[at:at+n], dist); err != nil {
+			return nil, err
+		}
+		if progress != nil {
+			progress(at + n)
+		}
+	}
+	return out, nil
+}
+
+// drawBatch draws at most a batch; places of the batch that no request needs repeat
+// the first.
+func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32, dist *Distribution) error {
+	text, err := p.prefill.InputI32("text")
+	if err != nil {
+		return err
+	}
+	for j := range p.batch {
+		r := requests[0]
+		if j < len(requests) {
+			r = requests[j]
+		}
+		copy(text[j*p.textLen:], r.Text)
+	}
+	token, err := p.decode.InputI32("token")
+	if err != nil {
+		return err
+	}
+	pos, err := p.decode.InputI32("pos")
+	if err != nil {
+		return err
+	}
+	for j := range out {
+		out[j] = make([]int32, p.image)
+	}
+	p.prefill.Run()
+	from := p.prefill
+	for i := range p.image {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		logits, err := from.OutputF32("logits")
+		if err != nil {
+			return err
+		}
+		for j, r := range requests {
+			if i < len(r.Given) {
+				out[j][i] = r.Given[i]
+				continue
+			}
+			if err := dist.Set(logits[j*p.codebook : (j+1)*p.codebook]); err != nil {
+				return fmt.Errorf("prior: image token %d: %w", i, err)
+			}
+			out[j][i] = dist.Draw(dice.New(dist.options.Seed, r.Caption, r.Candidate, uint64(i)).Float64())
+		}
+		if i == p.image-1 {
+			break
+		}
+		// The position of image token i, after the start token and the text, gives
+		// the logits of token i+1. Inputs are written last: logits may share memory
+		// with them.
+		for j := range p.batch {
+			token[j] = out[min(j, len(requests)-1)][i]
+		}
+		pos[0] = int32(p.textLen + 1 + i)
+		p.decode.Run()
+		from = p.decode
+	}
+	return nil
+}

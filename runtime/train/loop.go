@@ -1,0 +1,453 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"time"
+
+	"github.com/gouache-ml/gouache/runtime/exec"
+	"github.com/gouache-ml/gouache/runtime/metrics"
+	"github.com/gouache-ml/gouache/runtime/snapshot"
+)
+
+// Stage is the training of one model: what the loop doesn't know about it.
+type Stage struct {
+	Name     string // of the model: "dvae"
+	Unit     string // what Fill counts: "images"
+	Options  Options
+	Upstream Upstream
+	// Fill writes the inputs of the train program for update step, counted from 0,
+	// and tells how many units it takes in. It is called for steps in order.
+	Fill func(ctx context.Context, step int64) (units float64, err error)
+	// Validation writes the inputs of the eval program for validation batch n.
+	Validation func(n int) error
+	// Extra adds figures to the record of a step, once every log.every steps. May be
+	// nil; Observe, called after every run, collects what it needs.
+	Observe func() error
+	Extra   func(values map[string]float64)
+	// Loss is the validation figure the plateau watches; "" is "loss".
+	Loss  string
+	Close func()
+}
+
+// Loop trains one model.
+type Loop struct {
+	Model  Model
+	Stage  *Stage
+	Config *Config
+	Text   string    // the resolved configuration, for snapshots
+	Resume bool      // go on from the latest snapshot, if there is one
+	Log    io.Writer // progress
+}
+
+// ErrInterrupted is returned (wrapped) when the context ended; a snapshot was saved.
+var ErrInterrupted = errors.New("interrupted")
+
+// running is a loop under way.
+type running struct {
+	*Loop
+	state
+	dir            string
+	store          snapshot.Store
+	train          Program
+	eval           Program // nil without validation
+	average        Program // nil without averages
+	scalars        []int   // outputs of train that go into the log
+	log            *metrics.Log
+	events         *metrics.Events
+	progress       *metrics.Progress
+	since          map[string]*mean // scalars since the last record
+	units          float64          // since the last record
+	clock          time.Time
+	saved          int64 // step of the last snapshot, -1 for none
+	recent         *metrics.Window
+	lastValidation float64
+}
+
+type mean struct {
+	sum float64
+	n   int
+}
+
+// Run trains up to Options.Steps. A run that is complete already returns at once.
+func (l *Loop) Run(ctx context.Context) error {
+	r := &running{Loop: l, dir: StageDir(l.Config.Out, l.Stage.Name), saved: -1, since: map[string]*mean{}, recent: metrics.NewWindow(50), lastValidation: math.NaN()}
+	r.store = snapshot.Store{Dir: r.dir, Keep: l.Config.Snapshot.Keep, Warn: func(s string) { fmt.Fprintln(l.Log, s) }}
+	if l.Stage.Close != nil {
+		defer l.Stage.Close()
+	}
+	if err := r.programs(); err != nil {
+		return fmt.Errorf("%s: %w", l.Model.Name(), err)
+	}
+	first, err := r.begin()
+	if err != nil {
+		return err
+	}
+	if first >= l.Stage.Options.Steps {
+		fmt.Fprintf(l.Log, "%s: trained for %d steps already\n", l.Stage.Name, first)
+		return nil
+	}
+	if err := r.openLogs(first); err != nil {
+		return err
+	}
+	err = r.steps(ctx, first)
+	r.progress.Done()
+	for _, c := range []interface{ Close() error }{r.log, r.events} {
+		if c == (*metrics.Events)(nil) {
+			continue
+		}
+		if e := c.Close(); err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+func (r *running) programs() error {
+	var err error
+	if r.train, err = r.Model.Program("train"); err != nil {
+		return err
+	}
+	for i, t := range r.train.Outputs() {
+		if t.DType == exec.F32 && t.Len() == 1 {
+			r.scalars = append(r.scalars, i)
+		}
+	}
+	o := r.Stage.Options
+	if o.ValidateEvery > 0 && r.Stage.Validation != nil {
+		if r.eval, err = r.Model.Program("eval"); err != nil {
+			return err
+		}
+	}
+	if o.AverageDecay > 0 {
+		if r.average, err = r.Model.Program("average"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin sets the weights: new ones, or those of a snapshot; it returns the step to
+// go on with.
+func (r *running) begin() (int64, error) {
+	step, err := r.store.Latest()
+	switch {
+	case errors.Is(err, snapshot.ErrNone):
+		if err := r.Model.Init(r.Config.Seed); err != nil {
+			return 0, err
+		}
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case !r.Resume:
+		return 0, fmt.Errorf("%s: has a snapshot of step %d: add -resume to go on from it, or name another -out", r.dir, step)
+	}
+	snap, err := r.store.Load(step, identity(r.Model))
+	if err != nil {
+		return 0, err
+	}
+	defer snap.Close()
+	if err := r.accept(snap); err != nil {
+		return 0, err
+	}
+	r.saved = step
+	return step, nil
+}
+
+// accept takes over a snapshot, if it belongs to this run.
+func (r *running) accept(snap *snapshot.Snapshot) error {
+	t, err := trained(&snap.Manifest)
+	if err != nil {
+		return err
+	}
+	if err := t.Upstream.check(r.Stage.Upstream, snap.Dir); err != nil {
+		return err
+	}
+	if snap.Seed != r.Config.Seed {
+		return fmt.Errorf("%s: was trained with seed %d, this run has seed %d; set seed=%d to go on", snap.Dir, snap.Seed, r.Config.Seed, snap.Seed)
+	}
+	if err := json.Unmarshal(snap.State, &r.state); err != nil {
+		return fmt.Errorf("%s: state: %w", snap.Dir, err)
+	}
+	return restore(r.Model, snap)
+}
+
+// check tells whether a model that was trained with u can be used with now.
+func (u Upstream) check(now Upstream, where string) error {
+	for _, p := range []struct{ what, was, is string }{{"dvae", u.DVAE, now.DVAE}, {"tokenizer", u.Tokenizer, now.Tokenizer}} {
+		if p.was != p.is && p.was != "" && p.is != "" {
+			return fmt.Errorf("%s: was trained with another %s (%.12s, now %.12s): move it away and train it again, or bring that %s back", where, p.what, p.was, p.is, p.what)
+		}
+	}
+	return nil
+}
+
+func (r *running) openLogs(first int64) error {
+	resume := first
+	if first == 0 {
+		resume = -1
+	}
+	if err := makeDir(r.dir); err != nil {
+		return err
+	}
+	var err error
+	if r.log, err = metrics.OpenLog(filepath.Join(r.dir, "metrics.jsonl"), resume); err != nil {
+		return err
+	}
+	if r.Config.Log.TensorBoard {
+		if r.events, err = metrics.OpenEvents(filepath.Join(r.dir, "events"), resume); err != nil {
+			return err
+		}
+	}
+	r.progress = metrics.NewProgress(r.Log, r.Stage.Name, r.Stage.Unit, first, r.Stage.Options.Steps)
+	return nil
+}
+
+// steps is the loop itself. step is the update that comes next, counted from 0;
+// after it, step+1 updates are done, and records and snapshots carry that number.
+func (r *running) steps(ctx context.Context, first int64) error {
+	o := r.Stage.Options
+	r.clock = time.Now()
+	for step := first; step < o.Steps; step++ {
+		if ctx.Err() != nil {
+			return r.interrupted(step)
+		}
+		values, err := r.update(ctx, step)
+		if errors.Is(err, context.Canceled) {
+			return r.interrupted(step)
+		}
+		if err != nil {
+			return err
+		}
+		done := step + 1
+		if err := r.judge(done, values); err != nil {
+			return err
+		}
+		last := done == o.Steps
+		if r.eval != nil && (done%o.ValidateEvery == 0 || last) {
+			if err := r.validate(done, values); err != nil {
+				return err
+			}
+		}
+		if done%r.Config.Log.Every == 0 || last {
+			if err := r.record(done, values); err != nil {
+				return err
+			}
+		}
+		if every := r.Config.Snapshot.Every; last || every > 0 && done%every == 0 {
+			if err := r.save(done); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *running) interrupted(step int64) error {
+	if step == r.saved || step == 0 {
+		return fmt.Errorf("%s: %w at step %d; go on with -resume", r.Stage.Name, ErrInterrupted, step)
+	}
+	if err := r.save(step); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w; step %d is saved, go on with -resume", r.Stage.Name, ErrInterrupted, step)
+}
+
+// update does one step and returns the scalars to log. Fill may be interrupted, the
+// rest is done whole.
+func (r *running) update(ctx context.Context, step int64) (map[string]float64, error) {
+	o := r.Stage.Options
+	units, err := r.Stage.Fill(ctx, step)
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s: step %d: %w", r.Stage.Name, step, err)
+	}
+	lr := o.StepSize(step, r.Plateau.Halvings)
+	t := float64(r.Applied + 1)
+	for _, in := range []struct {
+		name string
+		v    float64
+	}{
+		{"lr", lr}, {"clip", o.ClipNorm(step)},
+		{"bias1", 1 / (1 - math.Pow(o.AdamBeta1, t))}, {"bias2", 1 / (1 - math.Pow(o.AdamBeta2, t))},
+	} {
+		if err := setScalar(r.train, in.name, in.v); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.Model.Name(), err)
+		}
+	}
+	r.train.Run()
+	values := map[string]float64{"lr": lr}
+	outputs := r.train.Outputs()
+	for _, i := range r.scalars {
+		x, err := outputs[i].F32()
+		if err != nil {
+			return nil, err
+		}
+		values[outputs[i].Name] = float64(x[0])
+	}
+	if r.Stage.Observe != nil {
+		if err := r.Stage.Observe(); err != nil {
+			return nil, err
+		}
+	}
+	for name, v := range values {
+		m := r.since[name]
+		if m == nil {
+			m = &mean{}
+			r.since[name] = m
+		}
+		m.sum += v
+		m.n++
+	}
+	r.units += units
+	r.recent.Add(values["loss"])
+	done := step + 1
+	if values["skipped"] == 0 {
+		r.Applied++
+	}
+	if r.average != nil && done%o.AverageEvery == 0 {
+		decay := o.AverageDecay
+		if r.Averaged == 0 {
+			decay = 0 // the first call copies
+		}
+		if err := setScalar(r.average, "decay", decay); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.Model.Name(), err)
+		}
+		r.average.Run()
+		r.Averaged++
+	}
+	now := time.Now()
+	r.Seconds += now.Sub(r.clock).Seconds()
+	r.clock = now
+	stats := []metrics.Stat{{Name: "loss", Value: r.recent.Mean()}}
+	if !math.IsNaN(r.lastValidation) {
+		stats = append(stats, metrics.Stat{Name: "validation", Value: r.lastValidation})
+	}
+	r.progress.Update(done, units, append(stats, metrics.Stat{Name: "lr", Value: lr})...)
+	return values, nil
+}
+
+// judge stops a run whose updates are skipped again and again.
+func (r *running) judge(done int64, values map[string]float64) error {
+	loss := values["loss"]
+	if values["skipped"] == 0 && !math.IsNaN(loss) && !math.IsInf(loss, 0) {
+		r.InARow = 0
+		return nil
+	}
+	r.Skipped++
+	r.InARow++
+	if r.InARow < r.Stage.Options.MaxSkipped {
+		return nil
+	}
+	good := "there is no snapshot before it"
+	if r.saved >= 0 {
+		good = fmt.Sprintf("the last snapshot is of step %d", r.saved)
+	}
+	return fmt.Errorf("%s: step %d: loss %v, gradient norm %v, %d skipped updates in a row: lower %s.lr (%g) or raise %s.warm_up; %s",
+		r.Model.Name(), done, loss, values["grad_norm"], r.InARow, r.Stage.Name, r.Stage.Options.LR, r.Stage.Name, good)
+}
+
+// validate adds the means of eval's scalars over the validation batches, under
+// "validation_NAME", and lets the plateau see them.
+func (r *running) validate(done int64, values map[string]float64) error {
+	means, err := Evaluate(r.eval, r.Stage.Options.ValidateBatches, r.Stage.Validation)
+	if err != nil {
+		return fmt.Errorf("%s: validation at step %d: %w", r.Stage.Name, done, err)
+	}
+	record := map[string]float64{}
+	for name, v := range means {
+		record["validation_"+name] = v
+	}
+	name := r.Stage.Loss
+	if name == "" {
+		name = "loss"
+	}
+	r.lastValidation = means[name]
+	if r.Stage.Options.Schedule == SchedulePlateau && r.Plateau.Add(means[name], r.Stage.Options.PlateauWindow) {
+		r.progress.Note("%s: step %d: validation loss has not improved, step size halved to %g", r.Stage.Name, done, r.Stage.Options.StepSize(done, r.Plateau.Halvings))
+	}
+	return r.write(done, record)
+}
+
+// Evaluate runs an eval program on batches 0..n-1 and returns the means of its
+// scalar outputs.
+func Evaluate(eval Program, n int, fill func(batch int) error) (map[string]float64, error) {
+	means := map[string]float64{}
+	for b := range n {
+		if err := fill(b); err != nil {
+			return nil, err
+		}
+		eval.Run()
+		outputs := eval.Outputs()
+		for i := range outputs {
+			if outputs[i].DType == exec.F32 && outputs[i].Len() == 1 {
+				x, err := outputs[i].F32()
+				if err != nil {
+					return nil, err
+				}
+				means[outputs[i].Name] += float64(x[0]) / float64(n)
+			}
+		}
+	}
+	return means, nil
+}
+
+// record writes the means since the last record; lr is the current one.
+func (r *running) record(done int64, values map[string]float64) error {
+	out := map[string]float64{}
+	for name, m := range r.since {
+		out[name] = m.sum / float64(m.n)
+	}
+	clear(r.since)
+	out["lr"] = values["lr"]
+	out["skipped"] = float64(r.Skipped)
+	out["seconds"] = r.Seconds
+	out[r.Stage.Unit] = r.units
+	r.units = 0
+	if r.Stage.Extra != nil {
+		r.Stage.Extra(out)
+	}
+	return r.write(done, out)
+}
+
+func (r *running) write(done int64, values map[string]float64) error {
+	if err := r.log.Write(done, values); err != nil {
+		return err
+	}
+	if r.events != nil {
+		return r.events.Scalars(done, values)
+	}
+	return nil
+}
+
+func (r *running) save(done int64) error {
+	cursor, err := json.Marshal(r.Stage.Upstream)
+	if err != nil {
+		return err
+	}
+	own, err := json.Marshal(r.state)
+	if err != nil {
+		return fmt.Errorf("%s: step %d: %w", r.Stage.Name, done, err)
+	}
+	if err := r.log.Sync(); err != nil {
+		return err
+	}
+	weights, optimizer, metadata := partition(r.Model)
+	_, err = r.store.Save(snapshot.State{
+		Identity: identity(r.Model), Step: done, Seed: r.Config.Seed, Config: r.Text,
+		Cursor: cursor, State: own, Weights: weights, Optimizer: optimizer, Metadata: metadata,
+	})
+	if err != nil {
+		return err
+	}
+	r.saved = done
+	r.clock = time.Now() // saving is not training
+	return nil
+}
