@@ -123,7 +123,7 @@ func assemble(f *ir.Func, a *analysis, units []*unit, lib *Library, be Backend) 
 		return nil, err
 	}
 	for _, r := range f.Results {
-		pr.p.Outputs = append(pr.p.Outputs, plan.Output{Name: r.Name, Buffer: pr.buf[a.find(r.Value)]})
+		pr.p.Outputs = append(pr.p.Outputs, plan.Output{Name: r.Name, Type: r.Value.Type, Buffer: pr.buf[a.find(r.Value)]})
 	}
 	pr.lifetimes()
 	return pr.p, nil
