@@ -332,14 +332,35 @@ func loopTile(k *kern.Kernel) (kern.Tile, int) {
 	return kern.Tile{Rows: rows, Cols: run}, (points(rowDims) + rows - 1) / rows * ((cols + run - 1) / run)
 }
 
-// WantsPack reports whether it pays to pack the right operand of k once, by a
-// kernel of its own, rather than in every chunk.
-func WantsPack(k *kern.Kernel) bool {
-	if k.FindContract() == nil || k.Template != nil {
-		return false
+// Backend answers the tile pass of codegen/kernel for processors.
+type Backend struct{}
+
+// Tile is TileFor.
+func (Backend) Tile(k *kern.Kernel) (kern.Tile, int) { return TileFor(k) }
+
+// Pack returns the pack_b kernel for k, a kernel with a Contract, and the
+// bytes of its workspace, and makes k read that workspace, a new last buffer.
+// The pack kernel still has k's buffers: its source is that of its Contract's
+// right operand. It is nil where packing in every chunk is cheaper.
+func (Backend) Pack(k *kern.Kernel) (pack *kern.Kernel, bytes int) {
+	if k.Template != nil || k.FindContract() == nil {
+		return nil, 0
 	}
 	r := classify(k)
-	return r != nil && r.right == r.contract.Args[1] && points(r.m) >= 4*112
+	// Up to two blocks of rows would each copy the operand for themselves.
+	if r == nil || r.right != r.contract.Args[1] || points(r.m) <= 2*112 {
+		return nil, 0
+	}
+	bytes = PackBytes(k)
+	a, b, c := *r.left, *r.right, *r.contract
+	c.Args = []*kern.Node{&a, &b}
+	pack = &kern.Kernel{Name: "pack", Dims: k.Dims, Body: []*kern.Node{&c}, Bufs: append([]kern.Buf(nil), k.Bufs...),
+		Template: &kern.Template{Name: "pack_b", Ints: []kern.Int{{Key: "columns", Val: len(r.n)}}},
+		NumNodes: k.NumNodes, NumVars: k.NumVars}
+	k.Packed = true
+	r.right.Buf = len(k.Bufs)
+	k.Bufs = append(k.Bufs, kern.Buf{Name: "packed", DType: ir.F32, Len: bytes / 4, Mode: kern.In})
+	return pack, bytes
 }
 
 // PackBytes is the size of the workspace for the packed right operand of k, a
@@ -354,26 +375,6 @@ func PackBytes(k *kern.Kernel) int {
 		n = max(n, 4*PackedFloats(t, points(r.batch), points(r.n), points(r.k)))
 	}
 	return n
-}
-
-// PackKernel is the pack_b kernel for k: it copies k's right operand, its
-// buffer 0, to the workspace, its buffer 1. In k itself Packed must then be
-// set and the operand's buffer be the workspace.
-func PackKernel(k *kern.Kernel, name string) *kern.Kernel {
-	r := classify(k)
-	// The left load only tells rows from batches; it has no buffer here.
-	a, b, c := *r.left, *r.right, *r.contract
-	a.Buf, b.Buf = 0, 0
-	c.Args = []*kern.Node{&a, &b}
-	p := &kern.Kernel{Name: name, Dims: k.Dims, Body: []*kern.Node{&c},
-		Template: &kern.Template{Name: "pack_b", Ints: []kern.Int{{Key: "columns", Val: len(r.n)}}},
-		NumNodes: k.NumNodes, NumVars: k.NumVars,
-		Bufs: []kern.Buf{
-			{Name: k.Bufs[r.right.Buf].Name, DType: k.Bufs[r.right.Buf].DType, Len: k.Bufs[r.right.Buf].Len, Mode: kern.In},
-			{Name: "packed", DType: ir.F32, Len: PackBytes(k) / 4, Mode: kern.Out},
-		}}
-	p.Tile, p.Chunks = TileFor(p)
-	return p
 }
 
 // packRoles classifies a pack_b kernel.

@@ -838,8 +838,8 @@ func (e *emitter) count(lo, hi, step int, init []build.V, body func(i build.V, c
 
 func (e *emitter) load(n *kern.Node) (*val, error) {
 	buf := e.k.Bufs[n.Buf]
-	if buf.DType == ir.E6M9 || buf.DType == ir.UE6M10 {
-		return nil, fmt.Errorf("kernel %s: %s of type %s is not supported yet on cpu", e.k.Name, buf.Name, buf.DType)
+	if err := supported(e.k, buf); err != nil {
+		return nil, err
 	}
 	t := storage(buf.DType)
 	guard := e.holds(n.Guards)
@@ -982,8 +982,8 @@ func (e *emitter) loadLanes(n *kern.Node, u int, mask build.V) build.V {
 
 func (e *emitter) store(n *kern.Node) error {
 	buf := e.k.Bufs[n.Buf]
-	if buf.DType == ir.E6M9 || buf.DType == ir.UE6M10 {
-		return fmt.Errorf("kernel %s: %s of type %s is not supported yet on cpu", e.k.Name, buf.Name, buf.DType)
+	if err := supported(e.k, buf); err != nil {
+		return err
 	}
 	x := e.vals[n.Args[0].ID]
 	varies := e.lane != nil && n.At.Coef(e.lane) != 0
@@ -1014,6 +1014,14 @@ func (e *emitter) store(n *kern.Node) error {
 				e.When(e.Extract(mask, i), write)
 			}
 		}
+	}
+	return nil
+}
+
+// supported refuses buffers of types that kernels cannot read yet.
+func supported(k *kern.Kernel, b kern.Buf) error {
+	if b.DType == ir.E6M9 || b.DType == ir.UE6M10 {
+		return fmt.Errorf("kernel %s: %s of type %s is not supported yet on cpu", k.Name, b.Name, b.DType)
 	}
 	return nil
 }

@@ -1,0 +1,90 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/gouache-ml/gouache/codegen/cpu/internal/jit"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ops"
+	"github.com/gouache-ml/gouache/ops/mask"
+)
+
+type attentionCase struct {
+	m          mask.Mask
+	b, t, h, d int
+	dtype      ir.DType
+}
+
+var attentionCases = []attentionCase{
+	{mask.All(), 1, 1, 1, 1, ir.F32},
+	{mask.Causal(), 2, 7, 2, 3, ir.F32},
+	{mask.All(), 1, 64, 1, 64, ir.F32},
+	{mask.Causal(), 2, 100, 2, 16, ir.F32},
+	{mask.Row(20, 8, 8), 1, mask.Len(20, 8, 8), 2, 40, ir.F32},
+	{mask.Column(32, 8, 8), 1, mask.Len(32, 8, 8), 1, 8, ir.F16},
+	{mask.Conv(16, 8, 8, 3), 1, mask.Len(16, 8, 8), 3, 33, ir.BF16},
+}
+
+// attentionKernel builds template name for c; its table argument holds data.
+func (c attentionCase) kernel(name string) (*kern.Kernel, func(b, i int, r *rand.Rand) float64) {
+	x, row := ir.T(c.dtype, c.b, c.t, c.h, c.d), ir.T(ir.F32, c.b, c.h, c.t)
+	scale := 1 / math.Sqrt(float64(c.d))
+	data := mask.Blocks(c.m, c.t, mask.Block)
+	tableAt, rows := 6, true
+	var k *kern.Kernel
+	table := func() ir.Type { return ir.T(ir.I32, len(data)) }
+	switch name {
+	case "attention_fwd":
+		tableAt, rows = 3, false
+		k = ops.AttentionOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{x, x, x, table()}, []ir.Type{x, row})
+	case "attention_bwd_dq":
+		k = ops.AttentionGradQOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{x, x, x, x, row, row, table()}, []ir.Type{x})
+	case "attention_bwd_dkv":
+		data = mask.BlocksTransposed(c.m, c.t, mask.Block)
+		k = ops.AttentionGradKVOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{x, x, x, x, row, row, table()}, []ir.Type{x, x})
+	case "attention_decode":
+		data = mask.Keys(c.m, c.t)
+		tableAt, rows = 4, false
+		k = ops.AttentionDecodeOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{x.With(c.b, 1, c.h, c.d), x, x, ir.T(ir.I32), table()}, []ir.Type{x.With(c.b, 1, c.h, c.d)})
+	}
+	return chunked(k), func(b, i int, r *rand.Rand) float64 {
+		switch {
+		case b == tableAt:
+			return float64(data[i])
+		case k.Bufs[b].DType == ir.I32:
+			return float64(2 * (c.t - 1) / 3)
+		case rows && b == 4: // lse
+			return 2 + r.Float64()
+		}
+		return r.NormFloat64()
+	}
+}
+
+func TestAttentionAgreesWithTheEvaluator(t *testing.T) {
+	var ss []sample
+	for _, name := range []string{"attention_fwd", "attention_bwd_dq", "attention_bwd_dkv", "attention_decode"} {
+		for _, c := range attentionCases {
+			k, fill := c.kernel(name)
+			ss = append(ss, sample{k: k, fill: fill})
+		}
+	}
+	check(t, ss)
+}
+
+func TestAttentionRefusesOtherBlocks(t *testing.T) {
+	k, _ := attentionCases[0].kernel("attention_fwd")
+	k.Template = &kern.Template{Name: "attention_fwd", Ints: []kern.Int{{Key: "B", Val: 1}, {Key: "T", Val: 1}, {Key: "H", Val: 1}, {Key: "D", Val: 1}, {Key: "block", Val: 16}}}
+	targets, err := jit.Targets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Text(k, targets[0]); err == nil {
+		t.Error("blocks of 16 were accepted")
+	} else if want := fmt.Sprintf("internal: kernel %s: attention blocks of 16; the processor's have 32", k.Name); err.Error() != want {
+		t.Errorf("error %q, want %q", err, want)
+	}
+}
