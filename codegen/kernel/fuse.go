@@ -74,8 +74,20 @@ func (fu *fusion) add(u *unit) {
 	fu.index(u)
 }
 
-// index recomputes what u reads.
+// index records what u reads.
 func (fu *fusion) index(u *unit) {
+	ls := fu.a.reads(u)
+	fu.leaves[u] = ls
+	for l := range ls {
+		if fu.users[l] == nil {
+			fu.users[l] = map[*unit]bool{}
+		}
+		fu.users[l][u] = true
+	}
+}
+
+// reads is the set of stored values that u reads and doesn't compute.
+func (a *analysis) reads(u *unit) map[*ir.Value]bool {
 	ls := map[*ir.Value]bool{}
 	seen := map[*ir.Value]bool{}
 	var walk func(v *ir.Value)
@@ -84,7 +96,7 @@ func (fu *fusion) index(u *unit) {
 			return
 		}
 		seen[v] = true
-		if s := fu.a.find(v); s != nil && !u.has[s] {
+		if s := a.find(v); s != nil && !u.has[s] {
 			ls[s] = true
 			return
 		}
@@ -97,13 +109,7 @@ func (fu *fusion) index(u *unit) {
 	for _, v := range u.outs {
 		walk(v)
 	}
-	fu.leaves[u] = ls
-	for l := range ls {
-		if fu.users[l] == nil {
-			fu.users[l] = map[*unit]bool{}
-		}
-		fu.users[l][u] = true
-	}
+	return ls
 }
 
 // fusable reports whether u is written in the kernel language point by point.

@@ -160,6 +160,15 @@ func (pr *program) updates(units []*unit) {
 	for _, v := range f.Reads() {
 		reads[v.Global] = v
 	}
+	home, lastRead := map[*ir.Value]int{}, map[*ir.Value]int{}
+	for i, u := range units {
+		for _, v := range u.outs {
+			home[v] = i
+		}
+		for v := range pr.a.reads(u) {
+			lastRead[v] = i
+		}
+	}
 	claimed := map[*ir.Value]bool{}
 	for _, r := range f.Results {
 		claimed[pr.a.find(r.Value)] = true
@@ -169,51 +178,16 @@ func (pr *program) updates(units []*unit) {
 		if s == nil || s.Def == nil || claimed[s] {
 			continue
 		}
-		old := reads[up.Global]
-		at, last := -1, -1
-		for i, u := range units {
-			if u.has[s] {
-				at = i
+		at := home[s]
+		if old := reads[up.Global]; old != nil {
+			last, read := lastRead[old]
+			if read && (last > at || last == at && !pr.elementwise(units[at], old, s)) {
+				continue
 			}
-			if old != nil && pr.reads(u, old) {
-				last = i
-			}
-		}
-		if last > at {
-			continue
-		}
-		if u := units[at]; last == at && !pr.elementwise(u, old, s) {
-			continue
 		}
 		claimed[s] = true
 		pr.buf[s] = pr.global(up.Global)
 	}
-}
-
-// reads reports whether unit u reads value v.
-func (pr *program) reads(u *unit, v *ir.Value) bool {
-	found := false
-	seen := map[*ir.Value]bool{}
-	var walk func(x *ir.Value)
-	walk = func(x *ir.Value) {
-		if found || seen[x] {
-			return
-		}
-		seen[x] = true
-		if s := pr.a.find(x); s != nil && !u.has[s] {
-			found = found || s == v
-			return
-		}
-		if x.Def != nil {
-			for _, y := range x.Def.Args {
-				walk(y)
-			}
-		}
-	}
-	for _, o := range u.outs {
-		walk(o)
-	}
-	return found
 }
 
 // elementwise reports whether u's kernel reads old only at the element where
