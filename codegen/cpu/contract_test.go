@@ -1,11 +1,15 @@
 package cpu
 
 import (
+	"context"
 	"math/rand/v2"
 	"testing"
 
+	"github.com/gouache-ml/gouache/codegen/cpu/internal/jit"
+	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/runtime/device/cpu"
 )
 
 // product is a [batch,m,n] product with optional transposes and a bias and
@@ -168,4 +172,88 @@ func TestContractionsOfGatheredRows(t *testing.T) {
 		}})
 	}
 	check(t, ss)
+}
+
+// A packed product has the bits of the same product in place: the order of
+// its sums is that of its blocks alone.
+func TestPackedOperandsGiveTheSameBits(t *testing.T) {
+	targets, err := jit.Targets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools, err := toolchain.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		batch, n, k int
+		tb, shared  bool
+		d           ir.DType
+	}{{1, 130, 70, false, true, ir.F32}, {2, 33, 1100, true, false, ir.F32}, {2, 100, 65, true, true, ir.F16}} {
+		plain := matmulKernel(c.batch, 250, c.n, c.k, false, c.tb, c.shared, c.d)
+		packed := matmulKernel(c.batch, 250, c.n, c.k, false, c.tb, c.shared, c.d)
+		packed.Name = "packed"
+		pack, bytes := Backend{}.Pack(packed)
+		if pack == nil {
+			t.Fatal("a product of 250 rows is not packed")
+		}
+		pack.Bufs = []kern.Buf{pack.Bufs[1], {Name: "packed", DType: ir.F32, Len: bytes / 4, Mode: kern.Out}}
+		for _, a := range pack.FindContract().Args {
+			a.Buf = 0
+		}
+		chunked(pack)
+		chunked(packed)
+		ks := []*kern.Kernel{plain, pack, packed}
+		libs, err := Compile(context.Background(), tools, ks, targets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range targets {
+			lib, err := cpu.Load(libs[target.Name])
+			if err != nil {
+				t.Fatal(err)
+			}
+			arena, err := cpu.NewArena(16 << 20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pool, err := cpu.NewPool(cpu.PoolOptions{Workers: 2, Scratch: ScratchBytes(ks, targets)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// a, b, bias, y and z of plain; y and z of packed; the workspace
+			var at []int64
+			next := int64(4096)
+			rng := rand.New(rand.NewPCG(1, 2))
+			for _, b := range append(append(append([]kern.Buf(nil), plain.Bufs...), plain.Bufs[3:]...), packed.Bufs[5]) {
+				at = append(at, next)
+				for i := 0; i < b.Len; i++ {
+					put(b.DType, arena.Bytes(next+int64(i*b.DType.Size()), b.DType.Size()), rng.NormFloat64())
+				}
+				next += int64(roundUp(b.Len*b.DType.Size(), 64))
+			}
+			run := func(name string, chunks int, bufs ...int) {
+				fn, err := lib.Symbol(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, b := range bufs {
+					arena.I64(int64(8*i), 1)[0] = int64(arena.Addr(at[b]))
+				}
+				pool.Run(fn, arena.Addr(0), chunks)
+			}
+			run(plain.Name, plain.Chunks, 0, 1, 2, 3, 4)
+			run(pack.Name, pack.Chunks, 1, 7)
+			run(packed.Name, packed.Chunks, 0, 1, 2, 5, 6, 7)
+			for i := 3; i < 5; i++ {
+				n := plain.Bufs[i].Len * plain.Bufs[i].DType.Size()
+				if string(arena.Bytes(at[i], n)) != string(arena.Bytes(at[i+2], n)) {
+					t.Errorf("%s, %+v: %s differs", target.Name, c, plain.Bufs[i].Name)
+				}
+			}
+			pool.Close()
+			lib.Close()
+			arena.Close()
+		}
+	}
 }
