@@ -1,13 +1,17 @@
 package cpu
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/internal/jit"
+	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	device "github.com/gouache-ml/gouache/runtime/device/cpu"
 )
 
@@ -124,8 +128,10 @@ func eachTarget(t *testing.T, f func(t *testing.T, r *rig)) {
 // returns the library. Problem i is kernels gi, pi (packed) and bi (packing).
 func (r *rig) compile(t testing.TB, ps []*problem) *device.Library {
 	t.Helper()
-	m := build.NewModule(r.t)
+	// Two halves, to be compiled in parallel.
+	modules := []*build.Module{build.NewModule(r.t), build.NewModule(r.t)}
 	for i, p := range ps {
+		m := modules[i%2]
 		if p.Epilogue == nil {
 			p.Epilogue = StoreTo(slotC, product(p.M)*p.ldc, p.ldc)
 		}
@@ -144,7 +150,7 @@ func (r *rig) compile(t testing.TB, ps []*problem) *device.Library {
 			t.Fatalf("problem %d needs %d bytes of scratch", i, s)
 		}
 	}
-	l, err := jit.Load(m, r.core)
+	l, err := jit.Load(append(modules, r.core)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +248,7 @@ func (r *rig) checkAll(t *testing.T, ps []*problem, names []string) {
 }
 
 func TestGemmOfOddSizes(t *testing.T) {
-	sizes := [][3]int{{1, 1, 1}, {7, 16, 33}, {16, 33, 7}, {33, 7, 100}, {100, 100, 16}, {1, 100, 33}, {16, 1, 7}, {5, 64, 1}, {100, 33, 65}}
+	sizes := [][3]int{{1, 7, 16}, {7, 33, 1}, {16, 1, 100}, {33, 100, 7}, {100, 16, 33}}
 	eachTarget(t, func(t *testing.T, r *rig) {
 		var ps []*problem
 		var names []string
@@ -374,7 +380,6 @@ func TestConvolutions(t *testing.T) {
 		{2, 7, 9, 16, 20, 3, 3, 1, 1},
 		{1, 8, 8, 3, 33, 7, 7, 1, 3},
 		{2, 9, 7, 5, 10, 3, 3, 2, 1},
-		{3, 4, 4, 100, 7, 1, 1, 1, 0},
 		{1, 6, 5, 130, 40, 3, 3, 1, 1},
 		{1, 10, 10, 1, 16, 5, 5, 1, 2},
 	}
@@ -496,4 +501,55 @@ func TestOperandsAreWidened(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Code for targets this machine does not run can at least be linked; and no kernel for arm64 may
+// touch x28, where Go keeps g.
+func TestGemmCompilesForEveryTarget(t *testing.T) {
+	tools, err := toolchain.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	for _, target := range build.Targets() {
+		core, m := build.NewModule(target), build.NewModule(target)
+		EmitMicroKernels(core)
+		p := conv{2, 7, 9, 16, 20, 3, 3, 1, 1}.filterGradient()
+		p.Name, p.Epilogue = "gradient", StoreTo(slotC, 0, p.ldc)
+		if err := EmitGemm(m, &p.Gemm); err != nil {
+			t.Fatal(err)
+		}
+		ms := []toolchain.Module{{Name: "core", Text: core.Text()}, {Name: "gradient", Text: m.Text()}}
+		if _, err := tools.Compile(ctx, target, ms); err != nil {
+			t.Errorf("%s: %v", target.Name, err)
+		}
+		if target.Name != "arm64" {
+			continue
+		}
+		for _, m := range ms {
+			asm, err := tools.Assembly(ctx, target, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := regexp.MustCompile(`\b[xw]28\b`).FindString(asm); r != "" {
+				t.Errorf("%s uses %s", m.Name, r)
+			}
+		}
+	}
+}
+
+func TestGemmRefusesWrongShapes(t *testing.T) {
+	m := build.NewModule(build.Targets()[0])
+	for want, change := range map[string]func(p *problem){
+		"coefficients":  func(p *problem) { p.A.At.Sum = nil },
+		"guard 0":       func(p *problem) { p.B.Guards = []Guard{{Hi: 3}} },
+		"extent 0 in K": func(p *problem) { p.K = []int{0} },
+		"chunks of 0":   func(p *problem) { p.Rows = 0 },
+	} {
+		p := simple(4, 4, 4, false, false)
+		change(p)
+		if err := EmitGemm(m, &p.Gemm); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
 }

@@ -350,6 +350,12 @@ func (s *source) copyRun(src, dst, n V) {
 	many := f.And(n, build.Int(-step))
 	f.Range(build.Int(0), many, build.Int(step), func(i V) {
 		from, to := f.At(src, i), f.At(dst, i)
+		// Rows are too short for the hardware to run ahead into the next: 2 to 3% of a product.
+		if d := stepOf(s.v.rows); d > 0 && s.v.linear() {
+			for b := 0; b < unroll*lanes*4; b += 64 {
+				f.Prefetch(f.Offset(from, 2*d+b/4), false, 3)
+			}
+		}
 		for u := 0; u < unroll; u++ {
 			f.Store(s.vector(f.Offset(from, u*lanes), nil), f.Offset(to, u*lanes))
 		}
