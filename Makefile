@@ -1,0 +1,28 @@
+# make demo   everything from a fresh machine: tools, compile, train, sample, report
+# make test   everything tested
+.PHONY: demo test tools generate check-long clean
+export CGO_ENABLED = 0
+OUT ?= out/demo
+
+demo: bin/demo
+	GOUACHE_COMMIT="$$(git rev-parse --short HEAD 2>/dev/null)" bin/demo demo -out $(OUT)
+
+bin/demo: generate
+	go build -o bin/demo ./gen/demo/trainer
+
+generate: tools
+	go generate -run 'system demo ' ./models/systems
+
+tools:
+	@scripts/tools.sh
+
+test: tools
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: run gofmt -w on: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
+	go vet ./...
+	go test -timeout 18m ./...
+
+check-long: test
+	GOUACHE_LONG=1 go test -timeout 120m -count=1 ./tests/...
+
+clean:
+	rm -rf bin out gen/*/

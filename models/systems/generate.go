@@ -1,0 +1,4 @@
+package systems
+
+//go:generate go run github.com/gouache-ml/gouache/cmd/gouachec -system demo -o ../../gen/demo
+//go:generate go run github.com/gouache-ml/gouache/cmd/gouachec -system emoji -o ../../gen/emoji

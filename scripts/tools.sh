@@ -1,0 +1,21 @@
+#!/bin/sh
+# Installs what the build needs and the machine lacks: LLVM 19's llc and lld.
+# Debian and its kin: by apt-get. Elsewhere: says what to install.
+set -eu
+command -v go >/dev/null || { echo "tools: go: not found; install Go 1.26 or newer (https://go.dev/dl) and put it on PATH" >&2; exit 1; }
+if [ -n "${GOUACHE_LLVM:-}" ]; then exit 0; fi
+have() { for v in 19 20 21 22 23 24; do command -v "$1-$v" >/dev/null && return 0; done; return 1; }
+if have llc && have ld.lld; then exit 0; fi
+if ! command -v apt-get >/dev/null; then
+  echo "tools: LLVM 19 (llc and ld.lld): not found; install them with your system's packages, or set GOUACHE_LLVM to the folder that has them" >&2
+  exit 1
+fi
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+  command -v sudo >/dev/null || { echo "tools: LLVM 19: not found; run as root: apt-get install llvm-19 lld-19" >&2; exit 1; }
+  sudo=sudo
+fi
+echo "tools: installing llvm-19 and lld-19"
+$sudo apt-get update -qq
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends llvm-19 lld-19 >/dev/null || {
+  echo "tools: apt-get could not install llvm-19 and lld-19; on Debian 12 they are in main, see the messages above" >&2; exit 1; }
