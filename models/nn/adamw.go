@@ -122,7 +122,11 @@ func beside(f *ir.Func, p *ir.Global, suffix string, role ir.Role, t ir.Type, in
 func globalNorm(f *ir.Func, vs []*ir.Value) *ir.Value {
 	sum := ops.Scalar(f, 0)
 	for _, v := range vs {
-		sum = ops.Add(sum, ops.Sum(ops.Square(ops.Cast(v, ir.F32))))
+		square := ops.Square(ops.Cast(v, ir.F32))
+		if v.Type.Rank() > 0 {
+			square = ops.Sum(square)
+		}
+		sum = ops.Add(sum, square)
 	}
 	return ops.Sqrt(sum)
 }
