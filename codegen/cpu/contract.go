@@ -332,35 +332,32 @@ func loopTile(k *kern.Kernel) (kern.Tile, int) {
 	return kern.Tile{Rows: rows, Cols: run}, (points(rowDims) + rows - 1) / rows * ((cols + run - 1) / run)
 }
 
-// Backend answers the tile pass of codegen/kernel for processors.
-type Backend struct{}
-
-// Tile is TileFor.
-func (Backend) Tile(k *kern.Kernel) (kern.Tile, int) { return TileFor(k) }
-
-// Pack returns the pack_b kernel for k, a kernel with a Contract, and the
-// bytes of its workspace, and makes k read that workspace, a new last buffer.
-// The pack kernel still has k's buffers: its source is that of its Contract's
-// right operand. It is nil where packing in every chunk is cheaper.
-func (Backend) Pack(k *kern.Kernel) (pack *kern.Kernel, bytes int) {
-	if k.Template != nil || k.FindContract() == nil {
-		return nil, 0
+// WantsPack reports whether it pays to pack the right operand of k once, by a
+// kernel of its own: up to two blocks of rows pack it as they go.
+func WantsPack(k *kern.Kernel) bool {
+	if k.Template != nil || k.Packed || k.FindContract() == nil {
+		return false
 	}
 	r := classify(k)
-	// Up to two blocks of rows would each copy the operand for themselves.
-	if r == nil || r.right != r.contract.Args[1] || points(r.m) <= 2*112 {
-		return nil, 0
-	}
-	bytes = PackBytes(k)
+	return r != nil && r.right == r.contract.Args[1] && points(r.m) > 2*112
+}
+
+// PackKernel returns the pack_b kernel for k, for which WantsPack holds, and
+// makes k read the packed operand from a new last buffer of PackBytes. The
+// pack kernel still has k's buffers: it reads that of its Contract's right
+// operand, which the caller makes buffer 0, and writes buffer 1.
+func PackKernel(k *kern.Kernel, name string) *kern.Kernel {
+	r := classify(k)
 	a, b, c := *r.left, *r.right, *r.contract
 	c.Args = []*kern.Node{&a, &b}
-	pack = &kern.Kernel{Name: "pack", Dims: k.Dims, Body: []*kern.Node{&c}, Bufs: append([]kern.Buf(nil), k.Bufs...),
+	pack := &kern.Kernel{Name: name, Dims: k.Dims, Body: []*kern.Node{&c}, Bufs: append([]kern.Buf(nil), k.Bufs...),
 		Template: &kern.Template{Name: "pack_b", Ints: []kern.Int{{Key: "columns", Val: len(r.n)}}},
 		NumNodes: k.NumNodes, NumVars: k.NumVars}
+	n := PackBytes(k) / 4
 	k.Packed = true
 	r.right.Buf = len(k.Bufs)
-	k.Bufs = append(k.Bufs, kern.Buf{Name: "packed", DType: ir.F32, Len: bytes / 4, Mode: kern.In})
-	return pack, bytes
+	k.Bufs = append(k.Bufs, kern.Buf{Name: "packed", DType: ir.F32, Len: n, Mode: kern.In})
+	return pack
 }
 
 // PackBytes is the size of the workspace for the packed right operand of k, a

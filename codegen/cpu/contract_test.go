@@ -193,11 +193,11 @@ func TestPackedOperandsGiveTheSameBits(t *testing.T) {
 		plain := matmulKernel(c.batch, 250, c.n, c.k, false, c.tb, c.shared, c.d)
 		packed := matmulKernel(c.batch, 250, c.n, c.k, false, c.tb, c.shared, c.d)
 		packed.Name = "packed"
-		pack, bytes := Backend{}.Pack(packed)
-		if pack == nil {
+		if !WantsPack(packed) {
 			t.Fatal("a product of 250 rows is not packed")
 		}
-		pack.Bufs = []kern.Buf{pack.Bufs[1], {Name: "packed", DType: ir.F32, Len: bytes / 4, Mode: kern.Out}}
+		pack := PackKernel(packed, "pack")
+		pack.Bufs = []kern.Buf{pack.Bufs[1], {Name: "packed", DType: ir.F32, Len: PackBytes(packed) / 4, Mode: kern.Out}}
 		for _, a := range pack.FindContract().Args {
 			a.Buf = 0
 		}

@@ -113,7 +113,7 @@ func BenchmarkMatmulTransposed(b *testing.B) {
 
 func BenchmarkMatmulPacked(b *testing.B) {
 	k := matmulKernel(1, 1280, 2048, 512, false, false, true, ir.F32)
-	Backend{}.Pack(k)
+	PackKernel(k, "pack")
 	bench(b, chunked(k), 2*1280*512*2048, normals)
 }
 
