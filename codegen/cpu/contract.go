@@ -342,22 +342,23 @@ func WantsPack(k *kern.Kernel) bool {
 	return r != nil && r.right == r.contract.Args[1] && points(r.m) > 2*112
 }
 
-// PackKernel returns the pack_b kernel for k, for which WantsPack holds, and
-// makes k read the packed operand from a new last buffer of PackBytes. The
-// pack kernel still has k's buffers: it reads that of its Contract's right
-// operand, which the caller makes buffer 0, and writes buffer 1.
+// PackKernel is the pack_b kernel for k, for which WantsPack holds: it copies
+// k's right operand, its buffer 0, to a workspace of PackBytes, its buffer 1.
+// The caller then sets Packed in k and makes the workspace its right operand.
 func PackKernel(k *kern.Kernel, name string) *kern.Kernel {
 	r := classify(k)
+	// The left load only tells rows from batches; it has no buffer here.
 	a, b, c := *r.left, *r.right, *r.contract
+	a.Buf, b.Buf = 0, 0
 	c.Args = []*kern.Node{&a, &b}
-	pack := &kern.Kernel{Name: name, Dims: k.Dims, Body: []*kern.Node{&c}, Bufs: append([]kern.Buf(nil), k.Bufs...),
+	src := k.Bufs[r.right.Buf]
+	src.Mode = kern.In
+	p := &kern.Kernel{Name: name, Dims: k.Dims, Body: []*kern.Node{&c},
+		Bufs:     []kern.Buf{src, {Name: "packed", DType: ir.F32, Len: PackBytes(k) / 4, Mode: kern.Out}},
 		Template: &kern.Template{Name: "pack_b", Ints: []kern.Int{{Key: "columns", Val: len(r.n)}}},
 		NumNodes: k.NumNodes, NumVars: k.NumVars}
-	n := PackBytes(k) / 4
-	k.Packed = true
-	r.right.Buf = len(k.Bufs)
-	k.Bufs = append(k.Bufs, kern.Buf{Name: "packed", DType: ir.F32, Len: n, Mode: kern.In})
-	return pack
+	p.Tile, p.Chunks = TileFor(p)
+	return p
 }
 
 // PackBytes is the size of the workspace for the packed right operand of k, a

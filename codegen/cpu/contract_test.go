@@ -197,11 +197,9 @@ func TestPackedOperandsGiveTheSameBits(t *testing.T) {
 			t.Fatal("a product of 250 rows is not packed")
 		}
 		pack := PackKernel(packed, "pack")
-		pack.Bufs = []kern.Buf{pack.Bufs[1], {Name: "packed", DType: ir.F32, Len: PackBytes(packed) / 4, Mode: kern.Out}}
-		for _, a := range pack.FindContract().Args {
-			a.Buf = 0
-		}
-		chunked(pack)
+		packed.Packed = true
+		packed.FindContract().Args[1].Buf = len(packed.Bufs)
+		packed.Bufs = append(packed.Bufs, pack.Bufs[1])
 		chunked(packed)
 		ks := []*kern.Kernel{plain, pack, packed}
 		libs, err := Compile(context.Background(), tools, ks, targets)

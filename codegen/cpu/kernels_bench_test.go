@@ -113,7 +113,8 @@ func BenchmarkMatmulTransposed(b *testing.B) {
 
 func BenchmarkMatmulPacked(b *testing.B) {
 	k := matmulKernel(1, 1280, 2048, 512, false, false, true, ir.F32)
-	PackKernel(k, "pack")
+	k.Packed = true
+	k.Bufs[1].Len = PackBytes(k) / 4
 	bench(b, chunked(k), 2*1280*512*2048, normals)
 }
 
