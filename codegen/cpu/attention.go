@@ -117,7 +117,7 @@ func (a *attention) copyIn(buf int, block, dst V, scale float64) {
 	a.Range(c64(0), rows, c64(1), func(r V) {
 		from, to := a.At(src, a.Mul(r, c64(a.h*a.d))), a.At(dst, a.Mul(r, c64(a.dp)))
 		a.columns(func(at int, mask V) {
-			x := (&emitter{Func: a.Func}).widen(d, a.MaskLoad(st, a.Offset(from, at), mask))
+			x := widen(a.Func, d, a.MaskLoad(st, a.Offset(from, at), mask))
 			if scale != 1 {
 				x = a.FMul(x, a.splat(scale))
 			}
@@ -170,7 +170,7 @@ func (a *attention) copyOut(src, rows V, buf int, scale func(lane V) V) {
 	a.Range(c64(0), a.rowsOf(a.block), c64(1), func(r V) {
 		from, to := a.At(rows, a.Mul(r, c64(a.dp))), a.At(dst, a.Mul(r, c64(a.h*a.d)))
 		a.columns(func(at int, mask V) {
-			x := (&emitter{Func: a.Func}).narrow(d, a.Load(a.Module.Vec(), a.Offset(from, at)))
+			x := narrow(a.Func, d, a.Load(a.Module.Vec(), a.Offset(from, at)))
 			a.MaskStore(x, a.Offset(to, at), mask)
 		})
 	})
@@ -447,7 +447,7 @@ func (a *attention) decode(c V) {
 	}
 	vector := func(buf int, p V, at int, mask V) V {
 		d := a.k.Bufs[buf].DType
-		return (&emitter{Func: a.Func}).widen(d, a.MaskLoad(build.VecOf(a.vl, storage(d)), a.Offset(p, at), mask))
+		return widen(a.Func, d, a.MaskLoad(build.VecOf(a.vl, storage(d)), a.Offset(p, at), mask))
 	}
 	// The query stays in registers, up to 8 vectors; longer heads reread it.
 	var qs []V
@@ -498,7 +498,7 @@ func (a *attention) decode(c V) {
 			return acc
 		})
 		for i, at := range ats {
-			x := (&emitter{Func: a.Func}).narrow(a.k.Bufs[out].DType, a.FMul(acc[i], inverse))
+			x := narrow(a.Func, a.k.Bufs[out].DType, a.FMul(acc[i], inverse))
 			a.MaskStore(x, a.Offset(to, at), ms[i])
 		}
 	}
@@ -508,11 +508,6 @@ func (a *attention) decode(c V) {
 func checkAttention(k *kern.Kernel) error {
 	if b := k.Template.Int("block"); b != edge {
 		return fmt.Errorf("internal: kernel %s: attention blocks of %d; the processor's have %d", k.Name, b, edge)
-	}
-	for _, b := range k.Bufs {
-		if err := supported(k, b); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cpu
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
@@ -20,13 +21,9 @@ import (
 func Compile(ctx context.Context, tools *toolchain.Tools, kernels []*kern.Kernel, targets []*build.Target) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for _, t := range targets {
-		var ms []toolchain.Module
-		for _, k := range kernels {
-			text, err := Text(k, t)
-			if err != nil {
-				return nil, err
-			}
-			ms = append(ms, toolchain.Module{Name: "kernel " + k.Name, Text: text})
+		ms, err := batches(kernels, t)
+		if err != nil {
+			return nil, err
 		}
 		for _, k := range kernels {
 			if k.Template == nil && k.FindContract() != nil {
@@ -41,6 +38,39 @@ func Compile(ctx context.Context, tools *toolchain.Tools, kernels []*kern.Kernel
 			return nil, err
 		}
 		out[t.Name] = so
+	}
+	return out, nil
+}
+
+// batchCount is the number of modules a large system's kernels are spread
+// over: starting llc costs as much as compiling a small kernel (10 ms), but
+// the cache of objects works by module, so they should stay small.
+const batchCount = 32
+
+// batches puts kernels into modules. Which module a kernel goes to depends on
+// its name alone, so that a changed kernel leaves the other modules as they
+// were.
+func batches(kernels []*kern.Kernel, t *build.Target) ([]toolchain.Module, error) {
+	var ms [batchCount]*build.Module
+	var names [batchCount]string
+	for _, k := range kernels {
+		h := fnv.New32a()
+		h.Write([]byte(k.Name))
+		i := h.Sum32() % batchCount
+		if ms[i] == nil {
+			ms[i] = build.NewModule(t)
+			names[i] = "kernels"
+		}
+		if err := emit(ms[i], k); err != nil {
+			return nil, err
+		}
+		names[i] += " " + k.Name
+	}
+	var out []toolchain.Module
+	for i, m := range ms {
+		if m != nil {
+			out = append(out, toolchain.Module{Name: names[i], Text: m.Text()})
+		}
 	}
 	return out, nil
 }

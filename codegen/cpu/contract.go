@@ -32,7 +32,7 @@ func uses(n *kern.Node, v *kern.Var) bool {
 
 // affine reports whether load n is of real numbers and has no gathers.
 func affine(k *kern.Kernel, n *kern.Node) bool {
-	if d := k.Bufs[n.Buf].DType; d != ir.F32 && d != ir.F16 && d != ir.BF16 {
+	if !k.Bufs[n.Buf].DType.IsFloat() {
 		return false
 	}
 	ok := len(n.At.Ind) == 0
@@ -142,7 +142,7 @@ func (r *roles) operand(k *kern.Kernel, n *kern.Node, outer []*kern.Var) Operand
 	}
 	if d := k.Bufs[n.Buf].DType; d != ir.F32 {
 		op.Elem = storage(d)
-		op.Widen = func(f *build.Func, v V) V { return (&emitter{Func: f}).widen(d, v) }
+		op.Widen = func(f *build.Func, v V) V { return widen(f, d, v) }
 	}
 	return op
 }
@@ -299,18 +299,22 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	batches, m, n, depth := points(r.batch), points(r.m), points(r.n), points(r.k)
 	runs := func(n, size int) int { return (n + size - 1) / size }
 	// 112 rows of a packed block fill half of the L2 cache, in equal runs.
-	rows := runs(m, runs(m, 112))
-	cols := min(max(chunkWork/(rows*depth)/96*96, 96), n)
-	if cols == n && k.Packed {
-		rows = min(rows*max(chunkWork/(rows*cols*depth), 1), m)
+	rows, cols := runs(m, runs(m, 112)), n
+	// Columns start at multiples of 32, which are whole register tiles on x86.
+	cut := func(parts int) int { return min(n, (runs(n, parts)+31)/32*32) }
+	if w := rows * n * depth; w > chunkWork {
+		cols = cut(runs(w, chunkWork))
+	} else if k.Packed {
+		rows = runs(m, runs(m, min(m, rows*(chunkWork/w))))
 	}
-	// Few chunks leave processors idle.
+	// Few chunks leave processors idle, but cutting rows makes a right operand
+	// in place, and cutting columns the left one, be packed once more.
 	for batches*runs(m, rows)*runs(n, cols) < 8 && rows*cols*depth > 1<<20 {
 		switch {
-		case cols > 96:
-			cols = (cols/2 + 95) / 96 * 96
-		case rows > 28:
-			rows = (rows + 1) / 2
+		case cols > 32 && (!k.Packed || rows <= 56):
+			cols = cut(2 * runs(n, cols))
+		case rows > 14:
+			rows = runs(m, 2*runs(m, rows))
 		default:
 			return kern.Tile{Rows: rows, Cols: cols}, batches * runs(m, rows) * runs(n, cols)
 		}
@@ -330,6 +334,20 @@ func loopTile(k *kern.Kernel) (kern.Tile, int) {
 	run := min(cols, max(1<<18/depth/64*64, 64))
 	rows := min(points(rowDims), max(1<<18/(depth*run), 1))
 	return kern.Tile{Rows: rows, Cols: run}, (points(rowDims) + rows - 1) / rows * ((cols + run - 1) / run)
+}
+
+// Backend answers the tile pass of codegen/kernel for processors.
+type Backend struct{}
+
+// Tile is TileFor.
+func (Backend) Tile(k *kern.Kernel) (kern.Tile, int) { return TileFor(k) }
+
+// Pack is PackKernel and PackBytes where WantsPack holds, else nil and 0.
+func (Backend) Pack(k *kern.Kernel) (*kern.Kernel, int) {
+	if !WantsPack(k) {
+		return nil, 0
+	}
+	return PackKernel(k, "pack"), PackBytes(k)
 }
 
 // WantsPack reports whether it pays to pack the right operand of k once, by a

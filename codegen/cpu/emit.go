@@ -838,9 +838,6 @@ func (e *emitter) count(lo, hi, step int, init []build.V, body func(i build.V, c
 
 func (e *emitter) load(n *kern.Node) (*val, error) {
 	buf := e.k.Bufs[n.Buf]
-	if err := supported(e.k, buf); err != nil {
-		return nil, err
-	}
 	t := storage(buf.DType)
 	guard := e.holds(n.Guards)
 	varies := e.lane != nil && n.At.Coef(e.lane) != 0
@@ -849,7 +846,7 @@ func (e *emitter) load(n *kern.Node) (*val, error) {
 	}
 	read := func() *val {
 		if !varies {
-			return uniform(e.widen(buf.DType, e.Load(t, e.address(n.Buf, n.At))))
+			return uniform(widen(e.Func, buf.DType, e.Load(t, e.address(n.Buf, n.At))))
 		}
 		out := &val{}
 		for u := 0; u < e.unit; u++ {
@@ -857,7 +854,7 @@ func (e *emitter) load(n *kern.Node) (*val, error) {
 			if guard != nil && !guard.uniform() {
 				mask = e.both(mask, guard.v[u])
 			}
-			out.v = append(out.v, e.widen(buf.DType, e.loadLanes(n, u, mask)))
+			out.v = append(out.v, widen(e.Func, buf.DType, e.loadLanes(n, u, mask)))
 		}
 		return out
 	}
@@ -982,9 +979,6 @@ func (e *emitter) loadLanes(n *kern.Node, u int, mask build.V) build.V {
 
 func (e *emitter) store(n *kern.Node) error {
 	buf := e.k.Bufs[n.Buf]
-	if err := supported(e.k, buf); err != nil {
-		return err
-	}
 	x := e.vals[n.Args[0].ID]
 	varies := e.lane != nil && n.At.Coef(e.lane) != 0
 	for _, d := range n.At.Ind {
@@ -995,11 +989,11 @@ func (e *emitter) store(n *kern.Node) error {
 		if s == nil {
 			s = e.Extract(x.v[0], 0)
 		}
-		e.Store(e.narrow(buf.DType, s), e.address(n.Buf, n.At))
+		e.Store(narrow(e.Func, buf.DType, s), e.address(n.Buf, n.At))
 		return nil
 	}
 	for u := 0; u < e.unit; u++ {
-		y := e.narrow(buf.DType, e.lanes(x, u))
+		y := narrow(e.Func, buf.DType, e.lanes(x, u))
 		p, lanes := e.place(n, u)
 		mask := e.maskOf(u)
 		if lanes == nil {
@@ -1016,48 +1010,4 @@ func (e *emitter) store(n *kern.Node) error {
 		}
 	}
 	return nil
-}
-
-// supported refuses buffers of types that kernels cannot read yet.
-func supported(k *kern.Kernel, b kern.Buf) error {
-	if b.DType == ir.E6M9 || b.DType == ir.UE6M10 {
-		return fmt.Errorf("kernel %s: %s of type %s is not supported yet on cpu", k.Name, b.Name, b.DType)
-	}
-	return nil
-}
-
-// widen turns a stored element into a value.
-func (e *emitter) widen(d ir.DType, x build.V) build.V {
-	switch d {
-	case ir.F16:
-		return e.FPExt(e.Bitcast(x, build.LikeType(x, build.F16)), build.F32)
-	case ir.BF16:
-		w := e.ZExt(x, build.I32)
-		return e.Bitcast(e.Shl(w, likeI(w, 16)), build.LikeType(x, build.F32))
-	case ir.I8:
-		return e.SExt(x, build.I32)
-	case ir.Bool:
-		return e.Ne(x, likeI(x, 0))
-	}
-	return x
-}
-
-// narrow rounds a value to its storage type, to nearest, ties to even.
-func (e *emitter) narrow(d ir.DType, x build.V) build.V {
-	switch d {
-	case ir.F16:
-		return e.Bitcast(e.FPTrunc(x, build.F16), build.LikeType(x, build.I16))
-	case ir.BF16:
-		b := e.Bitcast(x, build.LikeType(x, build.I32))
-		odd := e.And(e.LShr(b, likeI(b, 16)), likeI(b, 1))
-		r := e.Add(e.Add(b, likeI(b, 0x7fff)), odd)
-		// A NaN must not round to infinity: keep its top bits and set one.
-		r = e.Select(e.IsNaN(x), e.Or(b, likeI(b, 0x400000)), r)
-		return e.Trunc(e.LShr(r, likeI(b, 16)), build.I16)
-	case ir.I8:
-		return e.Trunc(x, build.I8)
-	case ir.Bool:
-		return e.ZExt(x, build.I8)
-	}
-	return x
 }

@@ -24,7 +24,9 @@ type sample struct {
 	k     *kern.Kernel
 	fill  func(b, i int, rng *rand.Rand) float64
 	exact bool // bit for bit
-	tol   float64
+	// rounded says to round the evaluator's results to the buffer's type.
+	rounded bool
+	tol     float64
 }
 
 // tiled sets the tile and the number of chunks of a loop kernel.
@@ -57,6 +59,10 @@ func put(d ir.DType, b []byte, x float64) {
 		u := math.Float32bits(float32(x))
 		u += 0x7fff + u>>16&1
 		binary.LittleEndian.PutUint16(b, uint16(u>>16))
+	case ir.E6M9:
+		binary.LittleEndian.PutUint16(b, smallCode(x, 9, true))
+	case ir.UE6M10:
+		binary.LittleEndian.PutUint16(b, smallCode(x, 10, false))
 	case ir.I32:
 		binary.LittleEndian.PutUint32(b, uint32(int32(x)))
 	case ir.I8:
@@ -77,12 +83,57 @@ func get(d ir.DType, b []byte) float64 {
 		return float64(float16.Frombits(binary.LittleEndian.Uint16(b)).Float32())
 	case ir.BF16:
 		return float64(math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16))
+	case ir.E6M9:
+		u := binary.LittleEndian.Uint16(b)
+		x := smallValue(u&0x7fff, 9)
+		if u>>15 != 0 {
+			return -x
+		}
+		return x
+	case ir.UE6M10:
+		return smallValue(binary.LittleEndian.Uint16(b), 10)
 	case ir.I32:
 		return float64(int32(binary.LittleEndian.Uint32(b)))
 	case ir.I8:
 		return float64(int8(b[0]))
 	}
 	return float64(b[0])
+}
+
+// smallValue decodes the paper's formats: 2^(e-60) (1+f/2^frac).
+func smallValue(m uint16, frac int) float64 {
+	if m == 0 {
+		return 0
+	}
+	one := 1 << frac
+	return math.Ldexp(1+float64(int(m)%one)/float64(one), int(m)/one-60)
+}
+
+// smallCode finds the nearest code by search, ties away from zero.
+func smallCode(x float64, frac int, signed bool) uint16 {
+	negative := x < 0
+	if negative && !signed {
+		return 0
+	}
+	x = math.Abs(x)
+	lo, hi := 0, 1<<(6+frac)-1
+	if math.IsNaN(x) || x >= smallValue(uint16(hi), frac) {
+		lo = hi
+	}
+	for hi-lo > 1 {
+		if m := (lo + hi) / 2; smallValue(uint16(m), frac) <= x {
+			lo = m
+		} else {
+			hi = m
+		}
+	}
+	if hi != lo && x >= (max(smallValue(uint16(lo), frac), math.Ldexp(1, -60))+smallValue(uint16(hi), frac))/2 {
+		lo = hi
+	}
+	if negative && lo != 0 {
+		lo |= 0x8000
+	}
+	return uint16(lo)
 }
 
 // machine runs compiled kernels of one target.
@@ -200,7 +251,7 @@ func (m *machine) compare(t *testing.T, s sample) {
 			tol = 1e-5
 		}
 		switch buf.DType {
-		case ir.F16:
+		case ir.F16, ir.E6M9, ir.UE6M10:
 			tol = max(tol, 1e-3)
 		case ir.BF16:
 			tol = max(tol, 8e-3)
@@ -216,6 +267,9 @@ func (m *machine) compare(t *testing.T, s sample) {
 		}
 		bad := 0
 		for i, x := range want[b] {
+			if s.rounded {
+				x = roundTo(buf.DType, x)
+			}
 			y := get(buf.DType, first[offset[b]+int64(i*buf.DType.Size()):])
 			if x == y || math.Abs(x-y) <= tol*scale || math.IsNaN(x) && math.IsNaN(y) {
 				continue
@@ -300,6 +354,39 @@ func TestMapKernelsAgreeWithTheEvaluator(t *testing.T) {
 		return b.Op(kern.Select, in, b.Cast(f32, b.Pos(at)), x[0])
 	})
 	ss = append(ss, sample{k: tiled(k, 4, 64)})
+	check(t, ss)
+}
+
+// Every code of the paper's formats widens exactly, and numbers around and
+// between codes round as its appendix D says.
+func TestOptimiserFormatsAreExact(t *testing.T) {
+	var ss []sample
+	for _, d := range []ir.DType{ir.E6M9, ir.UE6M10} {
+		frac := 9
+		if d == ir.UE6M10 {
+			frac = 10
+		}
+		wide := mapKernel("widen_"+d.String(), 256, 256, []ir.DType{d}, ir.F32, func(_ *kern.Builder, x []*kern.Node, _ kern.Index) *kern.Node { return x[0] })
+		ss = append(ss, sample{k: tiled(wide, 64, 256), exact: true, fill: func(_, i int, _ *rand.Rand) float64 {
+			if d == ir.E6M9 && i >= 1<<15 {
+				return -smallValue(uint16(i&0x7fff), frac)
+			}
+			return smallValue(uint16(i), frac)
+		}})
+		small := mapKernel("narrow_"+d.String(), 256, 256, []ir.DType{ir.F32}, d, func(_ *kern.Builder, x []*kern.Node, _ kern.Index) *kern.Node { return x[0] })
+		ss = append(ss, sample{k: tiled(small, 64, 256), exact: true, rounded: true, fill: func(_, i int, r *rand.Rand) float64 {
+			sign := float64(1 - 2*(i&1))
+			switch m := uint16(r.IntN(1<<(6+frac) - 1)); i % 8 {
+			case 0, 1:
+				return sign * (smallValue(m, frac) + smallValue(m+1, frac)) / 2 // a tie
+			case 2, 3:
+				return sign * smallValue(m, frac)
+			case 4:
+				return []float64{0, math.Inf(1), math.NaN(), 1e9, math.Ldexp(1, -60), math.Ldexp(1, -61), 1e-40, math.Inf(-1)}[i/8%8]
+			}
+			return sign * math.Exp(60*r.Float64()-50)
+		}})
+	}
 	check(t, ss)
 }
 

@@ -1,0 +1,79 @@
+package cpu
+
+import (
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/ir"
+)
+
+// widen turns a stored element, or a vector of them, into a value.
+func widen(f *build.Func, d ir.DType, x V) V {
+	switch d {
+	case ir.F16:
+		return f.FPExt(f.Bitcast(x, build.LikeType(x, build.F16)), build.F32)
+	case ir.BF16:
+		w := f.ZExt(x, build.I32)
+		return f.Bitcast(f.Shl(w, likeI(w, 16)), build.LikeType(x, build.F32))
+	case ir.E6M9:
+		w := f.ZExt(x, build.I32)
+		sign := f.Shl(f.And(w, likeI(w, 0x8000)), likeI(w, 16))
+		return f.Bitcast(f.Or(sign, widenSmall(f, f.And(w, likeI(w, 0x7fff)), 9)), build.LikeType(x, build.F32))
+	case ir.UE6M10:
+		return f.Bitcast(widenSmall(f, f.ZExt(x, build.I32), 10), build.LikeType(x, build.F32))
+	case ir.I8:
+		return f.SExt(x, build.I32)
+	case ir.Bool:
+		return f.Ne(x, likeI(x, 0))
+	}
+	return x
+}
+
+// smallBias is what the exponent of an f32 is above that of the paper's 16-bit
+// formats, 127-60 (appendix D).
+const smallBias = 67
+
+// widenSmall is the bits of the f32 with magnitude code m of a format with
+// frac fraction bits. They are m's with another bias; m = 0 alone is zero.
+func widenSmall(f *build.Func, m V, frac int) V {
+	b := f.Add(f.Shl(m, likeI(m, 23-frac)), likeI(m, smallBias<<23))
+	return f.Select(f.Eq(m, likeI(m, 0)), likeI(m, 0), b)
+}
+
+// narrow rounds a value to its storage type: f16 and bf16 to nearest, ties to
+// even; the paper's formats with ties away from zero, below the least value to
+// zero, above the largest and NaN to the largest.
+func narrow(f *build.Func, d ir.DType, x V) V {
+	bits := func() V { return f.Bitcast(x, build.LikeType(x, build.I32)) }
+	switch d {
+	case ir.F16:
+		return f.Bitcast(f.FPTrunc(x, build.F16), build.LikeType(x, build.I16))
+	case ir.BF16:
+		b := bits()
+		odd := f.And(f.LShr(b, likeI(b, 16)), likeI(b, 1))
+		r := f.Add(f.Add(b, likeI(b, 0x7fff)), odd)
+		// A NaN must not round to infinity: keep its top bits and set one.
+		r = f.Select(f.IsNaN(x), f.Or(b, likeI(b, 0x400000)), r)
+		return f.Trunc(f.LShr(r, likeI(b, 16)), build.I16)
+	case ir.E6M9:
+		b := bits()
+		m := narrowSmall(f, f.And(b, likeI(b, 0x7fffffff)), 9, 0x7fff)
+		negative := f.And(f.FLt(x, likeF(x, 0)), f.Ne(m, likeI(m, 0)))
+		return f.Trunc(f.Select(negative, f.Or(m, likeI(m, 0x8000)), m), build.I16)
+	case ir.UE6M10:
+		b := bits()
+		m := narrowSmall(f, f.And(b, likeI(b, 0x7fffffff)), 10, 0xffff)
+		return f.Trunc(f.Select(f.FLt(x, likeF(x, 0)), likeI(m, 0), m), build.I16)
+	case ir.I8:
+		return f.Trunc(x, build.I8)
+	case ir.Bool:
+		return f.ZExt(x, build.I8)
+	}
+	return x
+}
+
+// narrowSmall is the magnitude code of the f32 with bits b, sign cleared.
+func narrowSmall(f *build.Func, b V, frac, most int) V {
+	half := 1 << (22 - frac)
+	m := f.LShr(f.Add(b, likeI(b, half)), likeI(b, 23-frac))
+	m = f.Sub(m, likeI(m, smallBias<<frac))
+	return f.Min(f.Max(m, likeI(m, 0)), likeI(m, most))
+}
