@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"github.com/gouache-ml/gouache/runtime/feed"
 	"github.com/gouache-ml/gouache/runtime/feed/dice"
@@ -21,7 +23,8 @@ import (
 type Codes struct {
 	Tokens   []uint16 // Len x Image
 	Captions []string
-	Image    int // tokens a picture
+	Image    int     // tokens a picture
+	Seconds  float64 // spent on encoding, kept with the file
 }
 
 // Len is the number of pictures.
@@ -157,6 +160,7 @@ func (e *Encoder) part(ctx context.Context, c *Config, d *Data, src feed.Source,
 	progress := metrics.NewProgress(log, "encode "+name, "images", 0, int64(count))
 	defer progress.Done()
 	codes = &Codes{Image: e.image}
+	start := time.Now()
 	for codes.Len() < count {
 		batch, err := loader.Next(ctx)
 		if errors.Is(err, context.Canceled) {
@@ -181,6 +185,7 @@ func (e *Encoder) part(ctx context.Context, c *Config, d *Data, src feed.Source,
 	if r := loader.Report(); r.Total() > 0 {
 		progress.Note("%s", r)
 	}
+	codes.Seconds = time.Since(start).Seconds()
 	return codes, codes.write(path, key)
 }
 
@@ -203,7 +208,7 @@ func (c *Codes) write(path, key string) error {
 		{Name: "tokens", DType: "U16", Shape: []int{c.Len(), c.Image}, Data: tokens},
 		{Name: "captions", DType: "U8", Shape: []int{len(text)}, Data: text},
 		{Name: "caption_ends", DType: "I32", Shape: []int{c.Len()}, Data: ends},
-	}, map[string]string{"key": key})
+	}, map[string]string{"key": key, "seconds": strconv.FormatFloat(c.Seconds, 'f', 3, 64)})
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
@@ -230,6 +235,9 @@ func readCodes(path, key string, image int) (*Codes, error) {
 		data[t.Name] = t.Data
 	}
 	c := &Codes{Image: image}
+	if c.Seconds, err = strconv.ParseFloat(metadata["seconds"], 64); err != nil {
+		return nil, fmt.Errorf("%s: seconds: %w; remove the file, it is made again", path, err)
+	}
 	ends, text, tokens := data["caption_ends"], data["captions"], data["tokens"]
 	for i := 0; i+1 < len(tokens); i += 2 {
 		c.Tokens = append(c.Tokens, binary.LittleEndian.Uint16(tokens[i:]))

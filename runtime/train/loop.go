@@ -165,7 +165,7 @@ func (r *running) accept(snap *snapshot.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := t.Upstream.check(r.Stage.Upstream, snap.Dir); err != nil {
+	if err := t.Upstream.Check(r.Stage.Upstream, snap.Dir); err != nil {
 		return err
 	}
 	if snap.Seed != r.Config.Seed {
@@ -177,8 +177,9 @@ func (r *running) accept(snap *snapshot.Snapshot) error {
 	return restore(r.Model, snap)
 }
 
-// check tells whether a model that was trained with u can be used with now.
-func (u Upstream) check(now Upstream, where string) error {
+// Check tells whether a model that was trained with u can be used with now; where is
+// the model's folder, for the error.
+func (u Upstream) Check(now Upstream, where string) error {
 	for _, p := range []struct{ what, was, is string }{{"dvae", u.DVAE, now.DVAE}, {"tokenizer", u.Tokenizer, now.Tokenizer}} {
 		if p.was != p.is && p.was != "" && p.is != "" {
 			return fmt.Errorf("%s: was trained with another %s (%.12s, now %.12s): move it away and train it again, or bring that %s back", where, p.what, p.was, p.is, p.what)
