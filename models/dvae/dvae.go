@@ -22,12 +22,19 @@ type Config struct {
 	Batch          int // of train and eval
 	CodeBatch      int // of encode and decode; 0 is Batch
 	Optimizer      nn.AdamW
+
+	// What short runs need different from the paper's three million updates;
+	// 0 is the release's value.
+	CodeStd     float64 // standard deviation of the initial codebook; 0 is 1/sqrt(Codebook)
+	Gain        float64 // factor on residual branches; 0 is 1/L^2 with L blocks in the network
+	MinLogScale float64 // lower limit of ln b; 0 is -7
 }
 
 // Margin is e of the map phi(x) = (1-2e)x + e, which keeps pixels off 0 and 1.
 const Margin = 0.1
 
-// maxLogScale limits |ln b|: the density has no bound as b goes to 0.
+// maxLogScale limits |ln b|, unless MinLogScale does from below: the density
+// has no bound as b goes to 0.
 const maxLogScale = 7
 
 // Grid is the side of the token grid.
@@ -158,7 +165,11 @@ func (c Config) lookup(f *ir.Func, tokens *ir.Value) *ir.Value {
 
 func (c Config) codebook(f *ir.Func) (table, bias *ir.Value) {
 	s := nn.In(f).Sub("dec")
-	return s.Param("in.w", nn.Normal(1/math.Sqrt(float64(c.Codebook))), c.Codebook, c.CodeDim), s.Param("in.b", nn.Zeros(), c.CodeDim)
+	std := c.CodeStd
+	if std == 0 {
+		std = 1 / math.Sqrt(float64(c.Codebook))
+	}
+	return s.Param("in.w", nn.Normal(std), c.Codebook, c.CodeDim), s.Param("in.b", nn.Zeros(), c.CodeDim)
 }
 
 // decoder turns code vectors [B,h,w,CodeDim] into [B,S,S,6]: mu, then ln b.
@@ -177,14 +188,17 @@ func (c Config) decoder(f *ir.Func, x *ir.Value) *ir.Value {
 }
 
 // block is the release's residual block: four convolutions, each after a ReLU,
-// through a quarter of the width, scaled by 1/L^2 with L blocks in the
-// network. The skip path is a 1x1 convolution where the width changes.
+// through a quarter of the width, scaled by Gain. The skip path is a 1x1 convolution where the width changes.
 func (c Config) block(s nn.Scope, group, index int, x *ir.Value, width int, kernels []int) *ir.Value {
 	if x.Invalid() {
 		return x
 	}
 	l := s.Sub("group%d.block%d", group+1, index+1)
-	layers := float64(c.Groups * c.BlocksPerGroup)
+	gain := c.Gain
+	if gain == 0 {
+		layers := float64(c.Groups * c.BlocksPerGroup)
+		gain = 1 / (layers * layers)
+	}
 	s.Func.Region(l.Name(), false, func() {
 		h := x
 		for i, k := range kernels {
@@ -198,7 +212,7 @@ func (c Config) block(s nn.Scope, group, index int, x *ir.Value, width int, kern
 		if x.Type.Shape[3] != width {
 			skip = nn.Conv(l, "skip", x, 1, width)
 		}
-		x = ops.Add(skip, ops.MulConst(h, 1/(layers*layers)))
+		x = ops.Add(skip, ops.MulConst(h, gain))
 	})
 	return x
 }
@@ -208,7 +222,7 @@ func (c Config) block(s nn.Scope, group, index int, x *ir.Value, width int, kern
 func (c Config) loss(f *ir.Func, images, logits, out, beta *ir.Value) *ir.Value {
 	var loss *ir.Value
 	f.Region("loss", false, func() {
-		reconstruction := ops.Mean(laplace(images, out))
+		reconstruction := ops.Mean(c.laplace(images, out))
 		// KL(q || uniform) = ln K - H(q), from the plain logits.
 		lse := nn.LogSumExp(logits)
 		logq := ops.Sub(logits, lse)
@@ -229,11 +243,15 @@ func (c Config) loss(f *ir.Func, images, logits, out, beta *ir.Value) *ir.Value 
 
 // laplace is -ln of the logit-Laplace density of phi(images), per value:
 // ln 2 + ln b + ln(x(1-x)) + |logit(x)-mu|/b (appendix A.3).
-func laplace(images, out *ir.Value) *ir.Value {
+func (c Config) laplace(images, out *ir.Value) *ir.Value {
 	if out.Invalid() {
 		return out
 	}
-	mu, lnb := ops.SliceAxis(out, 3, 0, 3), ops.Clamp(ops.SliceAxis(out, 3, 3, 6), -maxLogScale, maxLogScale)
+	lowest := c.MinLogScale
+	if lowest == 0 {
+		lowest = -maxLogScale
+	}
+	mu, lnb := ops.SliceAxis(out, 3, 0, 3), ops.Clamp(ops.SliceAxis(out, 3, 3, 6), lowest, maxLogScale)
 	x := ops.AddConst(ops.MulConst(images, 1-2*Margin), Margin)
 	rest := ops.AddConst(ops.Neg(x), 1)
 	lnx, lnr := ops.Log(x), ops.Log(rest)
