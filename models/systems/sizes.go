@@ -18,12 +18,13 @@ type Sizes struct {
 // Demo is 32x32 images of 8x8 tokens.
 var Demo = Sizes{
 	DVAE: dvae.Config{
-		ImageSize: 32, Width: 32, Groups: 3, BlocksPerGroup: 1, Stem: 7,
-		Codebook: 128, CodeDim: 64, Batch: 32, CodeBatch: 32,
-		Optimizer: dvaeOptimizer,
+		ImageSize: 32, Width: 32, Groups: 3, BlocksPerGroup: 1, Stem: 5,
+		Codebook: 256, CodeDim: 64, Batch: 32, CodeBatch: 32,
+		Optimizer: nn.AdamW{Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, Decay: 1e-4},
+		CodeStd:   1, Gain: 0.3, MinLogScale: -3,
 	},
 	Prior: dalle.Config{
-		TextLen: 32, TextVocab: 512, GridW: 8, GridH: 8, ImageVocab: 128,
+		TextLen: 32, TextVocab: 512, GridW: 8, GridH: 8, ImageVocab: 256,
 		Dim: 192, Heads: 6, Layers: 6, Kernel: 5,
 		Batch: 32, SampleBatch: 32,
 		Optimizer: priorOptimizer,

@@ -1,0 +1,27 @@
+package system
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/gouache-ml/gouache/ir"
+)
+
+func TestNamesAreRegisteredOnce(t *testing.T) {
+	build := func() ([]*ir.Module, error) { return nil, nil }
+	if err := Register(System{Name: "mine", Build: build}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Register(System{Name: "mine", Build: build}); err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("second registration: %v", err)
+	}
+	if err := Register(System{Name: "empty"}); err == nil {
+		t.Error("a system without Build is registered")
+	}
+	if s, err := Lookup("mine"); err != nil || s.Name != "mine" {
+		t.Errorf("found %q, %v", s.Name, err)
+	}
+	if _, err := Lookup("other"); err == nil || !strings.Contains(err.Error(), "mine") {
+		t.Errorf("unknown name: %v", err)
+	}
+}
