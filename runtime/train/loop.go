@@ -40,9 +40,10 @@ type Loop struct {
 	Model  Model
 	Stage  *Stage
 	Config *Config
-	Text   string    // the resolved configuration, for snapshots
-	Resume bool      // go on from the latest snapshot, if there is one
-	Log    io.Writer // progress
+	Text   string       // the resolved configuration, for snapshots
+	Resume bool         // go on from the latest snapshot, if there is one
+	Log    io.Writer    // progress
+	Begin  func() error // called once it is clear that training can go on; may be nil
 }
 
 // ErrInterrupted is returned (wrapped) when the context ended; a snapshot was saved.
@@ -87,6 +88,11 @@ func (l *Loop) Run(ctx context.Context) error {
 	first, err := r.begin()
 	if err != nil {
 		return err
+	}
+	if l.Begin != nil {
+		if err := l.Begin(); err != nil {
+			return err
+		}
 	}
 	if first >= l.Stage.Options.Steps {
 		fmt.Fprintf(l.Log, "%s: trained for %d steps already\n", l.Stage.Name, first)

@@ -122,7 +122,7 @@ func (a *app) trainStage(ctx context.Context, name string) error {
 }
 
 func (a *app) loop(ctx context.Context, m train.Model, s *train.Stage) error {
-	l := &train.Loop{Model: m, Stage: s, Config: a.cfg, Text: a.text, Resume: a.resume, Log: a.log}
+	l := &train.Loop{Model: m, Stage: s, Config: a.cfg, Text: a.text, Resume: a.resume, Log: a.log, Begin: a.keepConfig}
 	err := l.Run(ctx)
 	if err != nil || !a.profile {
 		return err

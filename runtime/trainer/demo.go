@@ -54,9 +54,6 @@ const reconstructions = 256
 
 func (c *demoCommand) run(ctx context.Context, a *app) error {
 	a.resume = true
-	if err := a.keepConfig(); err != nil {
-		return err
-	}
 	s := &summary{
 		Seconds: map[string]float64{}, Steps: map[string]int64{}, Validation: map[string]map[string]float64{},
 		System: a.sys.Name(), Target: a.sys.Target(), Threads: a.sys.Threads(), Seed: a.cfg.Seed,

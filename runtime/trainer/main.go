@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -95,7 +96,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer, open func
 	if err != nil {
 		return fail(exitFailed, err)
 	}
-	parsed, err := parser.Parse(twoDashes(args))
+	parsed, err := parser.Parse(flagsFirst(twoDashes(args), valued(parser.Model.Node)))
 	if err != nil {
 		return fail(exitUsage, fmt.Errorf("%w; see -help", err))
 	}
@@ -136,6 +137,50 @@ func twoDashes(args []string) []string {
 		}
 	}
 	return out
+}
+
+// valued collects the flags, with their dashes, that take a value.
+func valued(n *kong.Node) map[string]bool {
+	names := map[string]bool{}
+	for _, f := range n.Flags {
+		if f.IsBool() {
+			continue
+		}
+		names["--"+f.Name] = true
+		if f.Short != 0 {
+			names["-"+string(f.Short)] = true
+		}
+	}
+	for _, c := range n.Children {
+		for name := range valued(c) {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// flagsFirst moves the arguments that are no flags, but for the command, behind the
+// flags: the parser doesn't take lists of arguments with flags between them.
+func flagsFirst(args []string, valued map[string]bool) []string {
+	var command, flags, rest []string
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "--":
+			rest = append(rest, args[i:]...)
+			i = len(args)
+		case strings.HasPrefix(a, "-") && len(a) > 1:
+			flags = append(flags, a)
+			if valued[a] && i+1 < len(args) {
+				i++
+				flags = append(flags, args[i])
+			}
+		case command == nil:
+			command = []string{a}
+		default:
+			rest = append(rest, a)
+		}
+	}
+	return slices.Concat(command, flags, rest)
 }
 
 // start settles the configuration, opens the system and runs the command.

@@ -63,9 +63,9 @@ func paper() train.Config {
 func demo(c *train.Config) {
 	c.Data = train.DataConfig{Source: "shapes", HoldBack: 1024, Pictures: 40_000, Views: 1}
 	d := &c.DVAE
-	d.Steps, d.LR, d.LRMin, d.DecayOver = 1500, 1e-3, 5e-5, 1
-	d.WarmUp, d.AverageDecay = 50, 0.99
-	d.Beta, d.BetaOver, d.Tau, d.TauOver = 1, 0.2, 1./16, 0.6
+	d.Steps, d.LR, d.LRMin, d.DecayOver = 3000, 4e-3, 5e-5, 1
+	d.WarmUp, d.AverageDecay, d.AdamBeta2 = 100, 0.99, 0.99
+	d.Beta, d.BetaOver, d.Tau, d.TauOver = 8, 0.1, 1./16, 1
 	d.ValidateEvery, d.ValidateBatches = 250, 4
 	p := &c.Prior
 	p.Steps, p.LR, p.LRMin, p.Schedule = 2000, 1e-3, 2e-5, train.ScheduleCosine
