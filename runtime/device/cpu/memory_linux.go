@@ -9,11 +9,11 @@ import (
 // hugePage is the size that large mappings are rounded and aligned to.
 const hugePage = 2 << 20
 
-// mapMemory maps zeroed private memory. With huge set, the result is aligned to 2 MiB and the
-// kernel is asked to back it with huge pages: streaming kernels otherwise spend their time on
-// page walks.
+// mapMemory maps zeroed private memory. With huge set, memory of 2 MiB and more is aligned to that
+// and the kernel is asked to back it with huge pages: streaming kernels otherwise spend their time
+// on page walks. Less memory would only be rounded up to a huge page and cleared whole.
 func mapMemory(size int, huge bool) ([]byte, error) {
-	if !huge {
+	if !huge || size < hugePage {
 		return unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	}
 	size = (size + hugePage - 1) &^ (hugePage - 1)

@@ -1,0 +1,204 @@
+package compiled
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"github.com/gouache-ml/gouache/codegen/cpu"
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
+	"github.com/gouache-ml/gouache/codegen/driver"
+	"github.com/gouache-ml/gouache/codegen/pipeline"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ir/plan"
+	device "github.com/gouache-ml/gouache/runtime/device/cpu"
+	"github.com/gouache-ml/gouache/runtime/exec"
+)
+
+// Targets are the processors to test on this machine: the best it has, and
+// x86-64-v3 where it runs that too.
+func Targets() []string {
+	able := device.Targets()
+	if len(able) > 2 {
+		able = []string{able[0], able[len(able)-1]}
+	}
+	return able
+}
+
+// Batch collects functions that are compiled together, each on its own: a
+// function that cannot be compiled does not spoil the others.
+type Batch struct {
+	sys     plan.System
+	kernels map[string]*kern.Kernel
+}
+
+// NewBatch returns an empty batch.
+func NewBatch(name string) *Batch {
+	return &Batch{sys: plan.System{Name: name}, kernels: map[string]*kern.Kernel{}}
+}
+
+// Add plans modules. With fine set their loop kernels are cut into chunks as
+// small as the code generator allows, so that small tensors have several.
+func (b *Batch) Add(fine bool, modules ...*ir.Module) error {
+	sys, err := pipeline.Compile(b.sys.Name, modules, pipeline.Options{Backend: driver.Backend{}})
+	if err != nil {
+		return err
+	}
+	for _, k := range sys.Kernels {
+		if fine {
+			cut(k)
+		}
+		for _, t := range cpuTargets() {
+			if _, err := cpu.Text(k, t); err != nil {
+				return err
+			}
+		}
+		if old := b.kernels[k.Name]; old != nil && old.Canonical() != k.Canonical() {
+			return fmt.Errorf("two kernels are called %s", k.Name)
+		}
+	}
+	for _, k := range sys.Kernels {
+		b.kernels[k.Name] = k
+	}
+	b.sys.Models = append(b.sys.Models, sys.Models...)
+	return nil
+}
+
+func cpuTargets() []*build.Target {
+	var out []*build.Target
+	for _, n := range Targets() {
+		if t, err := build.TargetByName(n); err == nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// cut makes the chunks of a loop kernel small.
+func cut(k *kern.Kernel) {
+	if k.Template != nil || k.FindContract() != nil || len(k.Dims) == 0 {
+		return
+	}
+	runs := func(n, size int) int { return (n + size - 1) / size }
+	if k.Vector == nil {
+		k.Tile = kern.Tile{Rows: runs(k.Points(), 3)}
+		k.Chunks = runs(k.Points(), k.Tile.Rows)
+		return
+	}
+	last := k.Dims[len(k.Dims)-1].Extent
+	outer := k.Points() / last
+	k.Tile = kern.Tile{Rows: runs(outer, 3), Cols: min(last, 64)}
+	k.Chunks = runs(outer, k.Tile.Rows) * runs(last, k.Tile.Cols)
+}
+
+// Plan is what has been added so far.
+func (b *Batch) Plan() *plan.System {
+	b.sys.Kernels = b.sys.Kernels[:0]
+	for _, k := range b.kernels {
+		b.sys.Kernels = append(b.sys.Kernels, k)
+	}
+	sort.Slice(b.sys.Kernels, func(i, j int) bool { return b.sys.Kernels[i].Name < b.sys.Kernels[j].Name })
+	return &b.sys
+}
+
+// Compile makes machine code of the whole batch for Targets.
+func (b *Batch) Compile() (*exec.Spec, error) {
+	tools, err := toolchain.Find()
+	if err != nil {
+		return nil, err
+	}
+	sys, targets := b.Plan(), cpuTargets()
+	objects, err := cpu.Compile(context.Background(), tools, sys.Kernels, targets)
+	if err != nil {
+		return nil, err
+	}
+	s, err := spec(sys)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		s.Objects = append(s.Objects, exec.Object{Target: t.Name, Code: objects[t.Name], Scratch: cpu.ScratchBytes(sys.Kernels, []*build.Target{t})})
+	}
+	return s, nil
+}
+
+// Compile compiles whole models as gouachec does.
+func Compile(name string, modules ...*ir.Module) (*exec.Spec, error) {
+	b := NewBatch(name)
+	if err := b.Add(false, modules...); err != nil {
+		return nil, err
+	}
+	return b.Compile()
+}
+
+// spec says in memory what a generated package says in Go.
+func spec(sys *plan.System) (*exec.Spec, error) {
+	s := &exec.Spec{Name: sys.Name}
+	number := map[string]int{}
+	for i, k := range sys.Kernels {
+		number[k.Name] = i
+		s.Kernels = append(s.Kernels, exec.Kernel{Name: k.Name, Args: len(k.Bufs), Chunks: k.Chunks, FLOPs: k.FLOPs})
+	}
+	for _, m := range sys.Models {
+		ms := exec.ModelSpec{Name: m.Name, Fingerprint: m.Fingerprint, StateBytes: int64(m.StateBytes)}
+		for _, g := range m.Globals {
+			gs := exec.GlobalSpec{Name: g.Name, Role: exec.Role(g.Role), DType: exec.DType(g.Type.DType.String()), Shape: g.Type.Shape,
+				Offset: int64(g.Offset), Init: g.Init.Kind, Std: g.Init.Std, Decay: g.Decay, Const: -1}
+			if g.Of != nil {
+				gs.Of = g.Of.Name
+			}
+			if len(g.Data) > 0 {
+				gs.Const = len(ms.Consts)
+				ms.Consts = append(ms.Consts, g.Data...)
+			}
+			ms.Globals = append(ms.Globals, gs)
+		}
+		for _, p := range m.Programs {
+			ps := exec.ProgramSpec{Name: p.Name, WorkBytes: int64(p.WorkBytes)}
+			for _, b := range p.Inputs {
+				ps.Inputs = append(ps.Inputs, tensor(b.Name, b.Type, b))
+			}
+			for _, o := range p.Outputs {
+				t := o.Type
+				if t.DType == ir.Invalid {
+					t = o.Buffer.Type
+				}
+				ps.Outputs = append(ps.Outputs, tensor(o.Name, t, o.Buffer))
+			}
+			var run []int
+			for _, l := range p.Launches {
+				n, ok := number[l.Kernel.Name]
+				if !ok {
+					return nil, fmt.Errorf("%s.%s launches %s, which is not in the system's list", m.Name, p.Name, l.Kernel.Name)
+				}
+				run = append(run, n)
+				el := exec.Launch{Block: l.Block, Values: l.Values, Pos: l.Pos.String()}
+				for _, b := range l.Args {
+					el.Args = append(el.Args, addr(b))
+				}
+				ps.Launches = append(ps.Launches, el)
+			}
+			ps.Run = func(r *exec.Run) {
+				for i, n := range run {
+					r.Launch(n, i)
+				}
+			}
+			ms.Programs = append(ms.Programs, ps)
+		}
+		s.Models = append(s.Models, ms)
+	}
+	return s, nil
+}
+
+func addr(b *plan.Buffer) exec.Addr {
+	if b.Arena == plan.State {
+		return exec.State + exec.Addr(b.Offset)
+	}
+	return exec.Work + exec.Addr(b.Offset)
+}
+
+func tensor(name string, t ir.Type, b *plan.Buffer) exec.TensorSpec {
+	return exec.TensorSpec{Name: name, DType: exec.DType(t.DType.String()), Shape: t.Shape, Addr: addr(b)}
+}

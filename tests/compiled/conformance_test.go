@@ -1,0 +1,241 @@
+package compiled
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sort"
+	"sync"
+	"testing"
+
+	"github.com/gouache-ml/gouache/codegen/graph"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/interp"
+	"github.com/gouache-ml/gouache/ops"
+	"github.com/gouache-ml/gouache/runtime/exec"
+)
+
+// check is one compiled function with what it must compute.
+type check struct {
+	name  string
+	model string
+	op    string
+	in    map[string][]float64
+	want  map[string]*ir.Tensor
+}
+
+type suite struct {
+	checks []check
+	errs   []error
+	spec   *exec.Spec
+}
+
+// compileAll compiles every variant of every op once for all tests.
+var compileAll = sync.OnceValues(func() (*suite, error) {
+	s := &suite{}
+	b := NewBatch("ops")
+	add := func(name string, c check, m *ir.Module, err error) {
+		if err == nil {
+			err = b.Add(true, m)
+		}
+		if err != nil {
+			s.errs = append(s.errs, fmt.Errorf("%s: %w", name, err))
+			return
+		}
+		c.name, c.model = name, m.Name
+		s.checks = append(s.checks, c)
+	}
+	for _, name := range ir.OpNames() {
+		proto, _ := ir.LookupOp(name)
+		op, ok := proto.(ops.Op)
+		if !ok || len(op.Samples()) == 0 {
+			s.errs = append(s.errs, fmt.Errorf("%s: no samples", name))
+			continue
+		}
+		if _, ok := op.(ops.Expanded); ok {
+			continue // never reaches a kernel
+		}
+		for _, v := range variants(op) {
+			args := fill(v)
+			outs, err := v.Op.Infer(v.Args)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", v.name, err)
+			}
+			c := check{op: name, in: data(args), want: map[string]*ir.Tensor{}}
+			for i, y := range v.Op.Ref(args, outs) {
+				c.want[fmt.Sprintf("y%d", i)] = y
+			}
+			m, err := forward(v)
+			add(v.name, c, m, err)
+			if v.NoGrad {
+				continue
+			}
+			c = check{op: name, in: data(args)}
+			if c.want, err = gradients(v, args, c.in); err != nil {
+				return nil, fmt.Errorf("%s: gradient: %w", v.name, err)
+			}
+			m, err = backward(v)
+			add(v.name+"/gradient", c, m, err)
+		}
+	}
+	var err error
+	s.spec, err = b.Compile()
+	return s, err
+})
+
+// gradients interprets the backward function in float64; it adds the weights
+// to in.
+func gradients(v variant, args []*ir.Tensor, in map[string][]float64) (map[string]*ir.Tensor, error) {
+	m, err := backward(v)
+	if err != nil {
+		return nil, err
+	}
+	f := m.Funcs[0]
+	if err := graph.Autodiff(f); err != nil {
+		return nil, err
+	}
+	h := fnv.New64a()
+	h.Write([]byte(v.name))
+	r := rand.New(rand.NewPCG(h.Sum64(), 2))
+	tensors := map[string]*ir.Tensor{}
+	for _, x := range f.Inputs {
+		if in[x.Name] == nil {
+			w := make([]float64, x.Type.Len())
+			for i := range w {
+				w[i] = float64(float32(r.NormFloat64()))
+			}
+			in[x.Name] = w
+		}
+		tensors[x.Name] = &ir.Tensor{Type: x.Type, Data: in[x.Name]}
+	}
+	got, _, err := interp.Run(f, tensors, nil)
+	return got, err
+}
+
+// tolerance is the largest error allowed of an element, relative to the
+// largest magnitude of its tensor (at least 1e-3). Integers and truth values are exact.
+var tolerance = map[ir.DType]float64{
+	ir.F32:    1e-6,
+	ir.F16:    1e-3,
+	ir.BF16:   8e-3,
+	ir.E6M9:   2e-3,
+	ir.UE6M10: 1e-3,
+}
+
+// errorOf is the largest difference relative to the largest magnitude; NaN and
+// infinities must be met exactly.
+func errorOf(got, want []float64) float64 {
+	if len(got) != len(want) {
+		return math.Inf(1)
+	}
+	size, diff := 1e-3, 0.0
+	for i, w := range want {
+		g := got[i]
+		if g == w || math.IsNaN(g) && math.IsNaN(w) {
+			if !math.IsInf(w, 0) && !math.IsNaN(w) {
+				size = max(size, math.Abs(w))
+			}
+			continue
+		}
+		if d := math.Abs(g - w); d < math.Inf(1) {
+			diff, size = max(diff, d), max(size, math.Abs(w))
+		} else {
+			return math.Inf(1)
+		}
+	}
+	return diff / size
+}
+
+func open(t *testing.T, spec *exec.Spec, target string, threads int) *exec.System {
+	t.Helper()
+	sys, err := exec.Open(spec, exec.Options{Target: target, Threads: threads})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := sys.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return sys
+}
+
+func TestCompiledOpsComputeTheReference(t *testing.T) {
+	s, err := compileAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range s.errs {
+		t.Error(err)
+	}
+	t.Logf("%d functions, %d kernels", len(s.checks), len(s.spec.Kernels))
+	for _, target := range Targets() {
+		t.Run(target, func(t *testing.T) {
+			worst := map[ir.DType]map[string]float64{}
+			var systems []*exec.System
+			for _, threads := range []int{1, 2, 3} {
+				systems = append(systems, open(t, s.spec, target, threads))
+			}
+			for _, c := range s.checks {
+				var first map[string][]float64
+				for _, sys := range systems {
+					m, err := sys.Model(c.model)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got, err := Call(m, "f", c.in)
+					if err != nil {
+						t.Fatalf("%s: %v", c.name, err)
+					}
+					if first == nil {
+						first = got
+						continue
+					}
+					for n := range got {
+						if !slices.EqualFunc(got[n], first[n], func(a, b float64) bool { return math.Float64bits(a) == math.Float64bits(b) }) {
+							t.Errorf("%s: %s has other bits with %d threads than with 1", c.name, n, sys.Threads())
+						}
+					}
+				}
+				for n, w := range c.want {
+					d := w.Type.DType
+					e := errorOf(first[n], w.Data)
+					if worst[d] == nil {
+						worst[d] = map[string]float64{}
+					}
+					worst[d][c.op] = max(worst[d][c.op], e)
+					if e > tolerance[d] {
+						i := worstElement(first[n], w.Data)
+						t.Errorf("%s: %s %s: error %.3g, more than %.3g; element %d is %.9g, want %.9g", c.name, n, w.Type, e, tolerance[d], i, first[n][i], w.Data[i])
+					}
+				}
+			}
+			if os.Getenv("MEASURE") != "" {
+				for d, byOp := range worst {
+					var ops []string
+					for op := range byOp {
+						ops = append(ops, op)
+					}
+					sort.Slice(ops, func(i, j int) bool { return byOp[ops[i]] > byOp[ops[j]] })
+					for _, op := range ops[:min(8, len(ops))] {
+						t.Logf("%s %s %.3g", d, op, byOp[op])
+					}
+				}
+			}
+		})
+	}
+}
+
+func worstElement(got, want []float64) int {
+	at, most := 0, -1.0
+	for i := range want {
+		d := math.Abs(got[i] - want[i])
+		if got[i] != want[i] && !(d <= most) {
+			at, most = i, d
+		}
+	}
+	return at
+}

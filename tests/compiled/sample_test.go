@@ -1,0 +1,211 @@
+package compiled
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ops"
+)
+
+// variant is one sample, perhaps at another size or element type.
+type variant struct {
+	name string
+	ops.Sample
+}
+
+// extents are those every op is tried at besides its samples' own: one, below,
+// at and above a vector's width, and above four vectors.
+var extents = []int{1, 7, 16, 33, 67}
+
+// variants lists the samples of op, samples with another last extent where
+// the type rule accepts it, and samples in 16-bit storage likewise.
+func variants(op ops.Op) []variant {
+	var out []variant
+	seen := map[string]bool{}
+	add := func(kind string, s ops.Sample) {
+		if _, err := s.Op.Infer(s.Args); err != nil {
+			return
+		}
+		key := ir.AttrString(s.Op)
+		for i, a := range s.Args {
+			key += " " + a.String()
+			if i < len(s.Fill) {
+				key += fmt.Sprint(s.Fill[i])
+			}
+		}
+		if !seen[key] {
+			seen[key] = true
+			out = append(out, variant{fmt.Sprintf("%s/%d%s", op.Name(), len(out), kind), s})
+		}
+	}
+	samples := op.Samples()
+	for _, s := range samples {
+		add("", s)
+	}
+	for _, e := range extents {
+		if s, ok := resized(samples[len(samples)-1], e); ok {
+			add(fmt.Sprintf("/last%d", e), s)
+		}
+	}
+	for _, d := range []ir.DType{ir.F16, ir.BF16} {
+		for i, s := range samples {
+			if i == 0 || i > 2 {
+				continue // 0 has one element
+			}
+			if s, ok := stored(s, d); ok {
+				add("/"+d.String(), s)
+			}
+		}
+	}
+	return out
+}
+
+// resized gives every filled argument the last extent e.
+func resized(s ops.Sample, e int) (ops.Sample, bool) {
+	args := append([]ir.Type(nil), s.Args...)
+	changed := false
+	for i, a := range args {
+		if a.Rank() == 0 || i < len(s.Fill) && s.Fill[i].Kind == "data" {
+			continue
+		}
+		shape := append([]int(nil), a.Shape...)
+		shape[len(shape)-1] = e
+		args[i] = a.With(shape...)
+		changed = true
+	}
+	s.Args = args
+	return s, changed
+}
+
+// stored keeps the f32 arguments in d.
+func stored(s ops.Sample, d ir.DType) (ops.Sample, bool) {
+	args := append([]ir.Type(nil), s.Args...)
+	changed := false
+	for i, a := range args {
+		if a.DType == ir.F32 {
+			args[i] = ir.T(d, a.Shape...)
+			changed = true
+		}
+	}
+	s.Args = args
+	return s, changed
+}
+
+// fill makes the arguments of v: always the same ones, and exact in their
+// element types.
+func fill(v variant) []*ir.Tensor {
+	h := fnv.New64a()
+	h.Write([]byte(v.name))
+	r := rand.New(rand.NewPCG(h.Sum64(), 1))
+	args := make([]*ir.Tensor, len(v.Args))
+	for a, t := range v.Args {
+		var f ops.Fill
+		if a < len(v.Fill) {
+			f = v.Fill[a]
+		}
+		args[a] = ir.NewTensor(t)
+		n := t.Len()
+		perm := r.Perm(n)
+		for e := range args[a].Data {
+			var x float64
+			switch f.Kind {
+			case "", "normal":
+				x = r.NormFloat64()
+			case "positive":
+				x = 0.1 + 2*r.Float64()
+			case "index":
+				x = float64(r.IntN(f.N))
+			case "bool":
+				x = float64(r.IntN(2))
+			case "distinct":
+				x = 0.04 * (float64(perm[e]-n/2) + 0.5)
+			case "const":
+				x = f.X
+			case "data":
+				x = f.Data[e]
+			default:
+				panic("unknown fill " + f.Kind)
+			}
+			args[a].Data[e] = rounded(t.DType, x)
+		}
+	}
+	return args
+}
+
+// rounded is x in as many bits as every exponent range here leaves for it;
+// normal numbers are not rounded twice when they are stored.
+func rounded(d ir.DType, x float64) float64 {
+	bits := map[ir.DType]int{ir.F32: 24, ir.F16: 11, ir.BF16: 8, ir.E6M9: 10, ir.UE6M10: 11}[d]
+	if bits == 0 || x == 0 {
+		return x
+	}
+	m, e := math.Frexp(x)
+	if d == ir.F16 {
+		bits = min(bits, e+24) // subnormal
+	}
+	x = math.Ldexp(math.RoundToEven(math.Ldexp(m, bits)), e-bits)
+	if d == ir.UE6M10 {
+		x = math.Abs(x)
+	}
+	return x
+}
+
+func data(ts []*ir.Tensor) map[string][]float64 {
+	m := map[string][]float64{}
+	for i, t := range ts {
+		m[argument(i)] = t.Data
+	}
+	return m
+}
+
+func argument(i int) string { return fmt.Sprintf("a%d", i) }
+
+// forward has one function with v's op applied to inputs.
+func forward(v variant) (*ir.Module, error) {
+	m := ir.NewModule(v.name)
+	f := m.NewFunc("f")
+	for i, y := range f.Append(v.Op, inputs(f, v)...) {
+		if !y.Invalid() {
+			f.Result(fmt.Sprintf("y%d", i), y)
+		}
+	}
+	return m, f.Err()
+}
+
+func inputs(f *ir.Func, v variant) []*ir.Value {
+	var in []*ir.Value
+	for i, t := range v.Args {
+		in = append(in, f.Input(argument(i), t))
+	}
+	return in
+}
+
+// backward has one function with the gradients of the results' weighted sum.
+func backward(v variant) (*ir.Module, error) {
+	m := ir.NewModule(strings.ReplaceAll(v.name, "/", ".") + ".gradient")
+	f := m.NewFunc("f")
+	in := inputs(f, v)
+	loss := ops.Scalar(f, 0)
+	for i, y := range f.Append(v.Op, in...) {
+		if !y.Invalid() && y.Type.DType.IsFloat() {
+			w := f.Input(fmt.Sprintf("w%d", i), ir.T(ir.F32, y.Type.Shape...))
+			loss = ops.Add(loss, ops.Sum(ops.Mul(ops.Cast(y, ir.F32), w)))
+		}
+	}
+	var by []*ir.Value
+	for _, x := range in {
+		if x.Type.DType.IsFloat() {
+			by = append(by, x)
+		}
+	}
+	if f.Err() == nil {
+		for i, g := range ops.Gradient(loss, by...) {
+			f.Result("d"+by[i].Name, g)
+		}
+	}
+	return m, f.Err()
+}
