@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ir/plan"
+)
+
+func init() { memoryBytes, bestTime = 32<<20, 2*time.Millisecond }
+
+// embedding gathers rows shift+id of a table of 20 rows of 8.
+func embedding(shift int) (*kern.Kernel, []*plan.Buffer) {
+	b := kern.NewBuilder("embedding")
+	i, j := b.Dim(5), b.Dim(8)
+	ids, table, out := b.Buf("", ir.I32, 5, kern.In), b.Buf("", ir.F32, 160, kern.In), b.Buf("", ir.F32, 40, kern.Out)
+	id := b.Op(kern.Add, b.Load(ids, kern.V(i)), b.I(shift))
+	b.Store(out, kern.V(i).Scale(8).Add(kern.V(j)), b.Load(table, kern.At(id).Scale(8).Add(kern.V(j))))
+	k := b.Done()
+	var bufs []*plan.Buffer
+	for range k.Bufs {
+		bufs = append(bufs, &plan.Buffer{Arena: plan.Work})
+	}
+	return k, bufs
+}
+
+func TestIndicesFillTheirTable(t *testing.T) {
+	for _, c := range []struct{ shift, lo, hi int }{{0, 0, 19}, {7, 0, 12}, {-3, 3, 22}} {
+		k, bufs := embedding(c.shift)
+		r := &ranges{launches: []plan.Launch{{Kernel: k, Args: bufs}}, known: map[*plan.Buffer]interval{}}
+		if err := r.solve(bufs[:1]); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := r.known[bufs[0]], (interval{c.lo, c.hi, false}); got != want {
+			t.Errorf("shift %d: indices %v, want %v", c.shift, got, want)
+		}
+	}
+}
+
+func TestIndicesAreFollowedThroughLaunches(t *testing.T) {
+	b := kern.NewBuilder("double")
+	i := b.Dim(5)
+	x, y := b.Buf("", ir.I32, 5, kern.In), b.Buf("", ir.I32, 5, kern.Out)
+	b.Store(y, kern.V(i), b.Op(kern.Mul, b.Load(x, kern.V(i)), b.I(2)))
+	double := b.Done()
+	k, bufs := embedding(0)
+	in := &plan.Buffer{Arena: plan.Work}
+	r := &ranges{launches: []plan.Launch{{Kernel: double, Args: []*plan.Buffer{in, bufs[0]}}, {Kernel: k, Args: bufs}}, known: map[*plan.Buffer]interval{}}
+	if err := r.solve([]*plan.Buffer{in}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.known[in]; got.lo != 0 || got.hi != 9 {
+		t.Errorf("indices %v, want 0..9", got)
+	}
+	// An index nobody gives is an error, not a fault in the kernel.
+	r = &ranges{launches: r.launches[1:], known: map[*plan.Buffer]interval{}}
+	if err := r.solve(nil); err == nil {
+		t.Error("a gather with unknown indices was accepted")
+	}
+}
+
+func TestTrafficCountsWhatIsReached(t *testing.T) {
+	k, _ := embedding(0)
+	if got, want := traffic(k), 4*(5+40+40); got != want {
+		t.Errorf("traffic %d bytes, want %d: 5 indices, 40 of 160 elements gathered, 40 written", got, want)
+	}
+	b := kern.NewBuilder("scale")
+	i := b.Dim(64)
+	x := b.Buf("", ir.F16, 100, kern.InOut)
+	b.Store(x, kern.V(i), b.Op(kern.Mul, b.Load(x, kern.V(i)), b.F(2)))
+	if got, want := traffic(b.Done()), 2*2*64; got != want {
+		t.Errorf("in place: traffic %d bytes, want %d", got, want)
+	}
+}
+
+func TestRandomNumbersAreOrdinary(t *testing.T) {
+	for _, c := range []struct {
+		d    ir.DType
+		x    float64
+		bits uint16
+	}{{ir.F16, 1, 0x3c00}, {ir.F16, -2.5, 0xc100}, {ir.BF16, 1, 0x3f80}, {ir.BF16, -2.5, 0xc020},
+		{ir.E6M9, 1.5, 60<<9 | 1<<8}, {ir.UE6M10, 1.5, 60<<10 | 1<<9}, {ir.F16, 0, 0}} {
+		if got := sixteen(c.d, c.x); got != c.bits {
+			t.Errorf("%s %g is %#x, want %#x", c.d, c.x, got, c.bits)
+		}
+	}
+}
+
+func TestRoofIsTheLongerTime(t *testing.T) {
+	m := &machine{threads: 2, flops: [2]float64{100, 200}, levels: []level{{1 << 10, [2]float64{50, 80}}, {1 << 20, [2]float64{10, 10}}}}
+	for _, c := range []struct {
+		flops                  int64
+		bytes, working, chunks int
+		seconds                float64
+		bound                  string
+	}{{1000, 100, 1000, 1, 10, "fma"}, {1000, 100, 1000, 2, 5, "fma"}, {10, 100, 1000, 1, 2, "1KiB"}, {10, 100, 2000, 8, 10, "1MiB"}, {10, 100, 1 << 30, 8, 10, "1MiB"}} {
+		s, b := m.roof(c.flops, c.bytes, c.working, c.chunks)
+		if math.Abs(s-c.seconds) > 1e-9 || b != c.bound {
+			t.Errorf("%+v: %g s by %s", c, s, b)
+		}
+	}
+}
+
+func TestKernelsAreMeasured(t *testing.T) {
+	var out, diag bytes.Buffer
+	args := []string{"-system", "demo", "-program", "dvae.average", "-run", ".", "-time", "1ms", "-json", "-threads", "1"}
+	if err := run(context.Background(), args, &out, &diag); err != nil {
+		t.Fatal(err)
+	}
+	d := json.NewDecoder(&out)
+	launches := 0
+	for {
+		var r row
+		if err := d.Decode(&r); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if r.Ns <= 0 || r.MinNs > r.Ns || r.Samples < minSamples || r.Bytes <= 0 || r.Roof > 1 {
+			t.Errorf("row %+v", r)
+		}
+		launches += r.Launches
+	}
+	if launches < 10 || diag.Len() > 0 {
+		t.Errorf("rows cover %d launches; %s", launches, &diag)
+	}
+}
+
+func TestProgramIsAccountedFor(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(context.Background(), []string{"-program", "dvae.average", "-time", "1ms"}, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"dvae.average: ", "launches account for", "  block\n", "  kernel\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, &out)
+		}
+	}
+}
+
+func TestMistakesAreNamed(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"-system nope", `unknown system "nope"`},
+		{"-program prior", "MODEL.PROGRAM"},
+		{"-program prior.fly", "dvae.train"},
+		{"-run (", "-run"},
+		{"-threads 0", "-threads"},
+		{"-run ^nothing$", "-list"},
+		{"-target vax", "x86-64-v3"},
+		{"extra", "extra"},
+	} {
+		err := run(context.Background(), strings.Fields(c.args), io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want one line with %q", c.args, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+
+	_ "github.com/gouache-ml/gouache/models/systems" // registers demo, emoji and paper
+)
+
+// options are the command line.
+type options struct {
+	system, program, target string
+	run                     *regexp.Regexp // nil for not given
+	threads, count          int
+	budget                  time.Duration
+	json, list              bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		if err != flag.ErrHelp {
+			fmt.Fprintf(os.Stderr, "kbench: %v\n", err)
+		}
+		os.Exit(1)
+	}
+}
+
+func parse(args []string, usage io.Writer) (options, error) {
+	var o options
+	var run string
+	f := flag.NewFlagSet("kbench", flag.ContinueOnError)
+	f.SetOutput(usage)
+	f.StringVar(&o.system, "system", "demo", "`system` whose kernels to measure")
+	f.StringVar(&o.program, "program", "", "run `MODEL.PROGRAM` whole and show where its time goes; with -run, measure its kernels alone")
+	f.StringVar(&run, "run", "", "measure kernels whose name matches the `regexp` (default all)")
+	f.IntVar(&o.threads, "threads", runtime.GOMAXPROCS(0), "threads that share a kernel's chunks")
+	f.StringVar(&o.target, "target", "", "kernel `variant`, such as x86-64-v3 (default the best this processor runs)")
+	f.IntVar(&o.count, "count", 1, "measure every kernel this many times, for benchstat; runs of a program")
+	f.DurationVar(&o.budget, "time", 200*time.Millisecond, "time for each measurement")
+	f.BoolVar(&o.json, "json", false, "write one JSON object per row")
+	f.BoolVar(&o.list, "list", false, "list kernels and programs, measure nothing")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case f.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q; see kbench -help", f.Arg(0))
+	case o.threads < 1 || o.count < 1 || o.budget <= 0:
+		return o, fmt.Errorf("-threads, -count and -time must be positive")
+	case o.program != "" && !strings.Contains(o.program, "."):
+		return o, fmt.Errorf("-program %s: want MODEL.PROGRAM, such as prior.train", o.program)
+	}
+	if run != "" {
+		re, err := regexp.Compile(run)
+		if err != nil {
+			return o, fmt.Errorf("-run: %v", err)
+		}
+		o.run = re
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string, out, diag io.Writer) error {
+	o, err := parse(args, diag)
+	if err != nil {
+		return err
+	}
+	s, err := newSession(o, out, diag)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.list:
+		return s.list()
+	case o.program != "" && o.run == nil:
+		return s.profile(ctx)
+	}
+	return s.kernels(ctx)
+}

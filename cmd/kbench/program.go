@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/gouache-ml/gouache/codegen/cpu"
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ir/plan"
+	"github.com/gouache-ml/gouache/runtime/exec"
+)
+
+// profile runs the program through the runtime and prints where its time goes.
+func (s *session) profile(ctx context.Context) error {
+	so, err := s.compile(ctx, s.plan.Kernels)
+	if err != nil {
+		return err
+	}
+	spec := s.spec(so)
+	sys, err := exec.Open(spec, exec.Options{Threads: s.threads, Target: s.variant.Name, Profile: true})
+	if err != nil {
+		return err
+	}
+	defer sys.Close()
+	m, err := sys.Model(s.model.Name)
+	if err != nil {
+		return err
+	}
+	if err := m.Init(1); err != nil {
+		return err
+	}
+	p, err := m.Program(s.prog.Name)
+	if err != nil {
+		return err
+	}
+	in, err := s.inputs()
+	if err != nil {
+		return err
+	}
+	set := func() {
+		for i, t := range p.Inputs() {
+			copy(t.Data, in[i])
+		}
+	}
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	defer s.machine.close()
+	var whole []float64
+	launches := make([][]float64, len(s.prog.Launches))
+	for start, i := time.Now(), -1; i < max(s.count, minSamples) || time.Since(start) < s.budget; i++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		set()
+		p.ResetProfile()
+		began := time.Now()
+		p.Run()
+		t := time.Since(began).Seconds()
+		if i < 0 { // the first run meets fresh pages and cold caches
+			continue
+		}
+		whole = append(whole, t)
+		for _, l := range p.Profile() {
+			launches[l.Launch] = append(launches[l.Launch], l.Total.Seconds())
+		}
+	}
+	return s.account(whole, launches)
+}
+
+// spec describes the program to the runtime as generated code would.
+func (s *session) spec(so []byte) *exec.Spec {
+	spec := &exec.Spec{Name: s.plan.Name, Objects: []exec.Object{{Target: s.variant.Name, Code: so,
+		Scratch: cpu.ScratchBytes(s.plan.Kernels, []*build.Target{s.variant})}}}
+	number := map[*kern.Kernel]int{}
+	for i, k := range s.plan.Kernels {
+		number[k] = i
+		spec.Kernels = append(spec.Kernels, exec.Kernel{Name: k.Name, Args: len(k.Bufs), Chunks: k.Chunks, FLOPs: k.FLOPs})
+	}
+	addr := func(b *plan.Buffer) exec.Addr {
+		if b.Arena == plan.State {
+			return exec.State + exec.Addr(b.Offset)
+		}
+		return exec.Work + exec.Addr(b.Offset)
+	}
+	dtype := func(d ir.DType) exec.DType { return exec.DType(d.String()) }
+	m := exec.ModelSpec{Name: s.model.Name, Fingerprint: s.model.Fingerprint, StateBytes: int64(s.model.StateBytes)}
+	for _, g := range s.model.Globals {
+		x := exec.GlobalSpec{Name: g.Name, Role: exec.Role(g.Role), DType: dtype(g.Type.DType), Shape: g.Type.Shape, Offset: int64(g.Offset),
+			Init: g.Init.Kind, Std: g.Init.Std, Decay: g.Decay, Const: -1}
+		if g.Of != nil {
+			x.Of = g.Of.Name
+		}
+		if len(g.Data) > 0 {
+			x.Const = len(m.Consts)
+			m.Consts = append(m.Consts, g.Data...)
+		}
+		m.Globals = append(m.Globals, x)
+	}
+	p := exec.ProgramSpec{Name: s.prog.Name, WorkBytes: int64(s.prog.WorkBytes)}
+	for _, b := range s.prog.Inputs {
+		p.Inputs = append(p.Inputs, exec.TensorSpec{Name: strings.TrimPrefix(b.Name, "%"), DType: dtype(b.Type.DType), Shape: b.Type.Shape, Addr: addr(b)})
+	}
+	for _, o := range s.prog.Outputs {
+		p.Outputs = append(p.Outputs, exec.TensorSpec{Name: o.Name, DType: dtype(o.Buffer.Type.DType), Shape: o.Buffer.Type.Shape, Addr: addr(o.Buffer)})
+	}
+	var order []int
+	for _, l := range s.prog.Launches {
+		x := exec.Launch{Block: l.Block, Values: l.Values, Pos: l.Pos.String()}
+		for _, b := range l.Args {
+			x.Args = append(x.Args, addr(b))
+		}
+		p.Launches = append(p.Launches, x)
+		order = append(order, number[l.Kernel])
+	}
+	p.Run = func(r *exec.Run) {
+		for i, k := range order {
+			r.Launch(k, i)
+		}
+	}
+	m.Programs = []exec.ProgramSpec{p}
+	spec.Models = []exec.ModelSpec{m}
+	return spec
+}
+
+// inputs makes contents for the program's inputs: numbers in (0.1, 0.9),
+// indices in range; scalars, which are rates and weights, are 1/100.
+func (s *session) inputs() ([][]byte, error) {
+	r := &ranges{launches: s.prog.Launches, known: constants(s.model, s.prog.Launches)}
+	var wanted []*plan.Buffer
+	for _, b := range s.prog.Inputs {
+		if b.Type.DType == ir.I32 {
+			wanted = append(wanted, b)
+		}
+	}
+	if err := r.solve(wanted); err != nil {
+		return nil, err
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	var out [][]byte
+	for _, b := range s.prog.Inputs {
+		data := make([]byte, b.Type.Bytes())
+		if b.Type.DType == ir.F32 {
+			for i := 0; i < b.Type.Len(); i++ {
+				x := 0.1 + 0.8*rng.Float64()
+				if b.Type.Len() == 1 {
+					x = 0.01
+				}
+				putF32(data[4*i:], x)
+			}
+		} else {
+			random(data, b.Type.DType, r.known[b], rng)
+		}
+		out = append(out, data)
+	}
+	return out, nil
+}
+
+// share is a part of a program's time.
+type share struct {
+	Program  string  `json:"program"`
+	By       string  `json:"by"` // block, kind, kernel or launch
+	Name     string  `json:"name"`
+	Kind     string  `json:"kind,omitempty"`
+	Launches int     `json:"launches"`
+	Ms       float64 `json:"ms"` // a run, median
+	Share    float64 `json:"share"`
+	RoofMs   float64 `json:"roof_ms"` // the same at the roofs of its kernels
+	GFLOPs   float64 `json:"gflops"`  // a second
+}
+
+// account prints the medians by block, kind of kernel, kernel and launch.
+func (s *session) account(whole []float64, launches [][]float64) error {
+	median := func(x []float64) float64 {
+		x = slices.Clone(x)
+		slices.Sort(x)
+		return x[len(x)/2]
+	}
+	kinds := map[*kern.Kernel]*subject{}
+	for _, x := range s.subjects {
+		kinds[x.Kernel] = x
+	}
+	run, sum, roofs := median(whole), 0.0, 0.0
+	sections := []string{"block", "kind", "kernel", "launch"}
+	parts := make([]map[string]*share, len(sections))
+	for i := range parts {
+		parts[i] = map[string]*share{}
+	}
+	var flops int64
+	for i, l := range s.prog.Launches {
+		t := median(launches[i])
+		k := kinds[l.Kernel]
+		roof, _ := s.machine.roof(k.FLOPs, k.bytes, working(k.Kernel), k.Chunks)
+		sum, roofs, flops = sum+t, roofs+roof, flops+k.FLOPs
+		block := l.Block
+		if block == "" {
+			block = "-"
+		}
+		if l.Backward {
+			block += " backward"
+		}
+		for j, name := range []string{block, k.kind, k.Name, fmt.Sprintf("%d %s %s", i, k.Name, l.Pos)} {
+			p := parts[j][name]
+			if p == nil {
+				p = &share{Program: s.program, By: sections[j], Name: name}
+				if j > 1 {
+					p.Kind = k.kind
+				}
+				parts[j][name] = p
+			}
+			p.Launches++
+			p.Ms += t * 1e3
+			p.RoofMs += roof * 1e3
+			p.GFLOPs += float64(k.FLOPs) / 1e9
+		}
+	}
+	if !s.json {
+		fmt.Fprintf(s.out, "%s: %d runs of %d launches, median %.1f ms (least %.1f); launches account for %.1f%% of it; %.1f GFLOP/s; at the roofs %.1f ms (%.0f%%)\n",
+			s.program, len(whole), len(s.prog.Launches), run*1e3, slices.Min(whole)*1e3, 100*sum/run, float64(flops)/run/1e9, roofs*1e3, 100*roofs/run)
+	}
+	for j, by := range sections {
+		if err := s.section(by, parts[j], run); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// section prints the largest parts of one kind.
+func (s *session) section(by string, parts map[string]*share, run float64) error {
+	const most = 40
+	var list []*share
+	for _, p := range parts {
+		list = append(list, p)
+	}
+	sort.Slice(list, func(i, j int) bool {
+		if list[i].Ms != list[j].Ms {
+			return list[i].Ms > list[j].Ms
+		}
+		return list[i].Name < list[j].Name
+	})
+	w := tabwriter.NewWriter(s.out, 2, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "\nms/run\tshare\tat roof\t%%roof\tGFLOP/s\tlaunches\t  %s\n", by)
+	for i, p := range list {
+		p.Share = p.Ms / 1e3 / run
+		if p.Ms > 0 {
+			p.GFLOPs /= p.Ms / 1e3
+		}
+		if s.json {
+			b, err := json.Marshal(p)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(s.out, "%s\n", b)
+			continue
+		}
+		if i >= most {
+			continue
+		}
+		kind := ""
+		if p.Kind != "" {
+			kind = " [" + p.Kind + "]"
+		}
+		roof := "-"
+		if p.RoofMs <= p.Ms {
+			roof = fmt.Sprintf("%.0f%%", 100*p.RoofMs/p.Ms)
+		}
+		fmt.Fprintf(w, "%.3f\t%.1f%%\t%.3f\t%s\t%.1f\t%d\t  %s%s\n", p.Ms, 100*p.Share, p.RoofMs, roof, p.GFLOPs, p.Launches, p.Name, kind)
+	}
+	if s.json {
+		return nil
+	}
+	return w.Flush()
+}

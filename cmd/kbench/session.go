@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/gouache-ml/gouache/codegen/cpu"
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
+	"github.com/gouache-ml/gouache/codegen/driver"
+	"github.com/gouache-ml/gouache/codegen/pipeline"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ir/plan"
+	"github.com/gouache-ml/gouache/models/system"
+	device "github.com/gouache-ml/gouache/runtime/device/cpu"
+)
+
+// session is a system compiled as the options say.
+type session struct {
+	options
+	out, diag io.Writer
+	tools     *toolchain.Tools
+	variant   *build.Target
+	plan      *plan.System
+	model     *plan.Model   // of -program
+	prog      *plan.Program // of -program
+	subjects  []*subject    // kernels to measure
+	machine   *machine
+}
+
+// subject is a kernel with a place where it is launched, which tells what its
+// buffers hold.
+type subject struct {
+	*kern.Kernel
+	kind     string // gemm, loops (a product without gemm), a template's name, or map or row
+	example  plan.Launch
+	model    *plan.Model
+	launches map[string]int // by program
+	bytes    int            // memory traffic if every buffer moves once
+}
+
+func newSession(o options, out, diag io.Writer) (*session, error) {
+	s := &session{options: o, out: out, diag: diag}
+	sys, err := system.Lookup(o.system)
+	if err != nil {
+		return nil, err
+	}
+	name := o.target
+	if name == "" {
+		var known []string
+		for _, t := range build.Targets() {
+			known = append(known, t.Name)
+		}
+		if name, err = device.BestTarget(known); err != nil {
+			return nil, err
+		}
+	}
+	if s.variant, err = build.TargetByName(name); err != nil {
+		return nil, err
+	}
+	if s.tools, err = toolchain.Find(); err != nil {
+		return nil, err
+	}
+	modules, err := sys.Build()
+	if err != nil {
+		return nil, err
+	}
+	if o.program != "" {
+		if modules, err = only(modules, o.program); err != nil {
+			return nil, fmt.Errorf("system %s: %w", o.system, err)
+		}
+	}
+	if s.plan, err = pipeline.Compile(sys.Name, modules, pipeline.Options{Backend: driver.Backend{}}); err != nil {
+		return nil, err
+	}
+	if o.program != "" {
+		s.model = s.plan.Models[0]
+		s.prog = s.model.Programs[0]
+	}
+	s.collect()
+	return s, nil
+}
+
+// only leaves one function of one module.
+func only(modules []*ir.Module, program string) ([]*ir.Module, error) {
+	var names []string
+	for _, m := range modules {
+		for _, f := range m.Funcs {
+			name := m.Name + "." + f.Name
+			if name == program {
+				m.Funcs = []*ir.Func{f}
+				return []*ir.Module{m}, nil
+			}
+			names = append(names, name)
+		}
+	}
+	return nil, fmt.Errorf("no program %q; it has %s", program, strings.Join(names, ", "))
+}
+
+// collect makes the subjects, sorted by name.
+func (s *session) collect() {
+	byKernel := map[*kern.Kernel]*subject{}
+	for _, k := range s.plan.Kernels {
+		if s.run != nil && !s.run.MatchString(k.Name) {
+			continue
+		}
+		x := &subject{Kernel: k, kind: s.kindOf(k), launches: map[string]int{}, bytes: traffic(k)}
+		byKernel[k] = x
+		s.subjects = append(s.subjects, x)
+	}
+	for _, m := range s.plan.Models {
+		for _, p := range m.Programs {
+			for _, l := range p.Launches {
+				x := byKernel[l.Kernel]
+				if x == nil {
+					continue
+				}
+				if x.model == nil {
+					x.model, x.example = m, l
+				}
+				x.launches[m.Name+"."+p.Name]++
+			}
+		}
+	}
+	sort.Slice(s.subjects, func(i, j int) bool { return s.subjects[i].Name < s.subjects[j].Name })
+}
+
+func (s *session) kindOf(k *kern.Kernel) string {
+	switch {
+	case k.Template != nil:
+		return k.Template.Name
+	case k.FindContract() != nil && cpu.ScratchBytes([]*kern.Kernel{k}, []*build.Target{s.variant}) > 0:
+		return "gemm"
+	case k.FindContract() != nil:
+		return "loops"
+	case k.HasLoop():
+		return "row"
+	}
+	return "map"
+}
+
+// load compiles kernels and maps them.
+func (s *session) load(ctx context.Context, kernels []*kern.Kernel) (*device.Library, error) {
+	so, err := s.compile(ctx, kernels)
+	if err != nil {
+		return nil, err
+	}
+	return device.Load(so)
+}
+
+func (s *session) compile(ctx context.Context, kernels []*kern.Kernel) ([]byte, error) {
+	objects, err := cpu.Compile(ctx, s.tools, kernels, []*build.Target{s.variant})
+	if err != nil {
+		return nil, err
+	}
+	return objects[s.variant.Name], nil
+}
+
+// list prints kernels and programs.
+func (s *session) list() error {
+	w := tabwriter.NewWriter(s.out, 2, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "kernel\tkind\tchunks\tMFLOP\tMB\tlaunches")
+	for _, x := range s.subjects {
+		var in []string
+		for p, n := range x.launches {
+			in = append(in, fmt.Sprintf("%s:%d", p, n))
+		}
+		sort.Strings(in)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%.3f\t%.3f\t%s\n", x.Name, x.kind, x.Chunks, float64(x.FLOPs)/1e6, float64(x.bytes)/1e6, strings.Join(in, " "))
+	}
+	fmt.Fprintln(w, "\nprogram\t\tlaunches\tMFLOP\twork MB\t")
+	for _, m := range s.plan.Models {
+		for _, p := range m.Programs {
+			fmt.Fprintf(w, "%s.%s\t\t%d\t%.1f\t%.1f\t\n", m.Name, p.Name, len(p.Launches), float64(p.FLOPs)/1e6, float64(p.WorkBytes)/1e6)
+		}
+	}
+	return w.Flush()
+}
+
+// traffic is how many bytes k must move if every element it may touch moves
+// once, twice where it is read and written.
+func traffic(k *kern.Kernel) int {
+	touched := make([]int, len(k.Bufs))
+	if k.Template != nil {
+		for i, b := range k.Bufs {
+			touched[i] = b.Len
+		}
+	} else {
+		countTouched(k, touched)
+	}
+	bytes := 0
+	for i, b := range k.Bufs {
+		n := min(touched[i], b.Len) * b.DType.Size()
+		if b.Mode == kern.InOut {
+			n *= 2
+		}
+		bytes += n
+	}
+	return bytes
+}
+
+// countTouched adds up, per buffer, the different elements its loads and
+// stores can reach: at most one for each value of the variables they depend on.
+func countTouched(k *kern.Kernel, touched []int) {
+	depends := map[*kern.Node]map[*kern.Var]bool{}
+	seen := map[string]bool{}
+	access := func(n *kern.Node, vars map[*kern.Var]bool) {
+		key := fmt.Sprint(n.Buf, n.At)
+		if seen[key] {
+			return
+		}
+		seen[key] = true
+		reach := 1
+		for v := range vars {
+			reach *= v.Extent
+		}
+		touched[n.Buf] += reach
+	}
+	index := func(vars map[*kern.Var]bool, ix kern.Index) {
+		for _, t := range ix.Terms {
+			vars[t.Var] = true
+		}
+		for _, d := range ix.Ind {
+			for v := range depends[d.Node] {
+				vars[v] = true
+			}
+		}
+	}
+	var walk func(body []*kern.Node)
+	walk = func(body []*kern.Node) {
+		for _, n := range body {
+			at := map[*kern.Var]bool{}
+			index(at, n.At)
+			if n.Prim == kern.Load || n.Prim == kern.Store {
+				access(n, at)
+			}
+			if n.Prim == kern.Contract {
+				for _, a := range n.Args {
+					vars := map[*kern.Var]bool{}
+					index(vars, a.At)
+					access(a, vars)
+				}
+			}
+			walk(n.Body)
+			for _, a := range n.Args {
+				for v := range depends[a] {
+					at[v] = true
+				}
+			}
+			for _, g := range n.Guards {
+				index(at, g.At)
+			}
+			depends[n] = at
+		}
+	}
+	walk(k.Body)
+}
