@@ -44,23 +44,44 @@ func affine(k *kern.Kernel, n *kern.Node) bool {
 
 // classify finds the roles, or returns nil where the product doesn't fit the
 // matrix-multiply generator.
-func classify(k *kern.Kernel) *roles { return classifyColumns(k, -1) }
+func classify(k *kern.Kernel) *roles {
+	r := classifyAs(k, false, -1)
+	if r == nil || k.Packed {
+		return r
+	}
+	// Exchanged, the right operand is packed in every chunk and has the worse
+	// layout as a rule: that must save something.
+	if t := classifyAs(k, true, -1); 4*t.cost(k) < 3*r.cost(k) {
+		return t
+	}
+	return r
+}
 
-// classifyColumns is classify with a known number of column dimensions, or -1.
-func classifyColumns(k *kern.Kernel, columns int) *roles {
+// cost estimates the multiply-adds of k in these roles, those of lanes without
+// a column included, as whole register tiles have them.
+func (r *roles) cost(k *kern.Kernel) int {
+	rows := points(r.batch) * points(r.m)
+	c := rows * roundUp(points(r.n), 32) * points(r.k)
+	for i := len(k.Dims) - 1; i >= 0; i-- {
+		if d := k.Dims[i]; d.Extent > 1 {
+			if !contains(r.n, d) {
+				c += rows * points(r.n) * 64 // results are stored one by one
+			}
+			break
+		}
+	}
+	return c
+}
+
+// classifyAs is classify with the operands as they are or exchanged, and with
+// a known number of column dimensions, or -1.
+func classifyAs(k *kern.Kernel, exchange bool, columns int) *roles {
 	c := k.FindContract()
 	r := &roles{contract: c, left: c.Args[0], right: c.Args[1], k: c.Vars}
 	if !k.Packed && !affine(k, r.right) || !affine(k, r.left) {
 		return nil
 	}
-	var last *kern.Var
-	for _, d := range k.Dims {
-		if d.Extent > 1 {
-			last = d
-		}
-	}
-	// Vectors run along columns: they should be the last dimension.
-	if !k.Packed && last != nil && uses(r.left, last) && !uses(r.right, last) {
+	if exchange {
 		r.left, r.right = r.right, r.left
 	}
 	var n []*kern.Var
@@ -313,7 +334,7 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 		switch {
 		case cols > 32 && (!k.Packed || rows <= 56):
 			cols = cut(2 * runs(n, cols))
-		case rows > 14:
+		case rows > 28:
 			rows = runs(m, 2*runs(m, rows))
 		default:
 			return kern.Tile{Rows: rows, Cols: cols}, batches * runs(m, rows) * runs(n, cols)
@@ -397,7 +418,7 @@ func PackBytes(k *kern.Kernel) int {
 func packRoles(k *kern.Kernel) *roles {
 	q := *k
 	q.Template, q.Packed = nil, true
-	return classifyColumns(&q, k.Template.Int("columns"))
+	return classifyAs(&q, false, k.Template.Int("columns"))
 }
 
 func packOf(k *kern.Kernel) *PackB {
