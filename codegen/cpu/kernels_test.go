@@ -624,7 +624,18 @@ func TestKernelsCompileForArm64(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ks := []*kern.Kernel{tiled(softmax(5, 77, ir.F16), 2, 0), tiled(layerNorm(5, 33), 2, 0)}
+	uniform := mapKernel("uniform", 3, 50, []ir.DType{ir.E6M9, ir.UE6M10, ir.Bool, ir.I8}, ir.BF16, func(b *kern.Builder, x []*kern.Node, at kern.Index) *kern.Node {
+		y := b.Op(kern.Select, x[2], b.Op(kern.Mul, x[0], x[1]), b.Cast(ir.F32, b.Op(kern.Div, x[3], b.I(3))))
+		return b.Op(kern.Max, b.Op(kern.Tanh, b.Op(kern.Log, y)), b.Random(b.I(1), b.I(2), 3, at))
+	})
+	product := matmulKernel(2, 300, 50, 1100, true, true, false, ir.F16)
+	product.Name = "product"
+	ks := []*kern.Kernel{tiled(softmax(5, 77, ir.F16), 2, 0), tiled(layerNorm(5, 33), 2, 0), tiled(uniform, 2, 32),
+		product, PackKernel(product, "pack"), matmulKernel(1, 5, 9, 7, false, false, true, ir.BF16)}
+	for _, name := range []string{"attention_fwd", "attention_bwd_dq", "attention_bwd_dkv", "attention_decode"} {
+		k, _ := attentionCases[6].kernel(name)
+		ks = append(ks, k)
+	}
 	if _, err := Compile(context.Background(), tools, ks, []*build.Target{arm}); err != nil {
 		t.Fatal(err)
 	}
