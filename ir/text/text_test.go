@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gouache-ml/gouache/codegen/cpu"
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/interp"
@@ -90,12 +93,6 @@ func TestEveryOpSurvivesPrintingAndParsing(t *testing.T) {
 	}
 }
 
-// whole leaves every kernel in one chunk.
-type whole struct{}
-
-func (whole) Tile(*kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
-func (whole) Pack(*kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
-
 // compiled is the demo system at every stage, computed once.
 var compiled struct {
 	stages []string
@@ -126,7 +123,7 @@ func compile(t *testing.T) {
 		alone.Funcs = []*ir.Func{f}
 		compiled.graphs[stage][f.Module.Name+"."+f.Name] = text.Module(&alone)
 	}
-	p, err := pipeline.Compile("demo", ms, pipeline.Options{Backend: whole{}, Observe: func(stage string, _ *ir.Module, f *ir.Func) { see(stage, f) }})
+	p, err := pipeline.Compile("demo", ms, pipeline.Options{Backend: driver.Backend{}, Observe: func(stage string, _ *ir.Module, f *ir.Func) { see(stage, f) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,6 +156,43 @@ func TestDemoPlanSurvives(t *testing.T) {
 		if old := compiled.plan.Kernels[i]; k.Canonical() != old.Canonical() {
 			t.Errorf("kernel %s differs", old.Name)
 		}
+	}
+}
+
+// What the code generator makes of a parsed kernel is what it makes of the
+// original: the text leaves out nothing that matters.
+func TestParsedKernelsCompileToTheSameCode(t *testing.T) {
+	compile(t)
+	target, err := build.TargetByName("x86-64-v3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed, templates := 0, 0
+	for _, k := range compiled.plan.Kernels {
+		want, err := cpu.Text(k, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := text.Parse(k.Name, k.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := cpu.Text(f.Kernels[0], target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("kernel %s: %s", k.Name, difference(want, got))
+		}
+		if k.Packed {
+			packed++
+		}
+		if k.Template != nil {
+			templates++
+		}
+	}
+	if packed == 0 || templates == 0 {
+		t.Errorf("%d packed kernels and %d templates among %d, want some of each", packed, templates, len(compiled.plan.Kernels))
 	}
 }
 
@@ -349,4 +383,21 @@ func TestDamagedTextGivesAnErrorOrAFixpoint(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d damaged texts still parse", parsed, 60*len(seeds))
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("module @m\nglobal @w : f32[2] param init=normal(0x1p-3) decay !m.go:1\nfunc @f(%x : f32[2]) {\n block @b resblock backward {\n %1 = add %x, @w : f32[2] !m.go:2\n }\n result y = %1\n update @w = %1\n}\n")
+	f.Add("module @m\nfunc @f(%x : f32[2,3]) {\n %1 = transpose %x {perm=[1,0]} : f32[3,2] !-\n %2 = reduce_sum %1 {axes=[0]} : f32[1,2] !-\n}\n")
+	f.Add("kernel @k(#0 f32[6] in, #1 i32[2] in, #2 f32[6] out) grid(i0<2) tile(1,1) chunks(2) vector(i0) packed template t {A=1} scale=0x1p+00 {\n %1 = load #1[0] : i32\n %3 = loop i1<3 {\n %0 = load #0[i0*3 + %1*2 + -1] if 1 <= i1 < 3 : f32\n } sum %0\n %4 = acc %3 0 : f32\n store #2[i0], %4\n}\n")
+	f.Add("system @s\nkernel @k(#0 f32[6] inout) tile(0,0) chunks(1) {\n}\nmodel @m fingerprint=ab state=64 {\n global @w : f32[6] state offset=0 !-\n program @p work=0 flops=1 {\n buffer #0 \"@w\" : f32[6] bytes=24 state offset=0 live=-1:1\n input #0\n launch @k(#0) block=@b backward values=\"%1\" !-\n output y #0\n}\n}\n")
+	f.Fuzz(func(t *testing.T, src string) {
+		file, err := text.Parse("x", src)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "x:") {
+				t.Errorf("error without a place: %v", err)
+			}
+			return
+		}
+		fixpoint(t, "accepted text", file.String())
+	})
 }
