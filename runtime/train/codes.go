@@ -38,13 +38,14 @@ type codesKey struct {
 	Source   string
 	Seed     uint64
 	Pictures uint64 // of the source
+	Captions uint64 // hash of their captions, for sources of files
 	Count    int    // encoded, all views
 	Side     int
 	DVAE     string
 }
 
 func (k codesKey) String() string {
-	return fmt.Sprintf("%s; seed %d; %d pictures; %d encoded at %d; dvae %s", k.Source, k.Seed, k.Pictures, k.Count, k.Side, k.DVAE)
+	return fmt.Sprintf("%s; seed %d; %d pictures; captions %x; %d encoded at %d; dvae %s", k.Source, k.Seed, k.Pictures, k.Captions, k.Count, k.Side, k.DVAE)
 }
 
 // CodesPath is where the tokens of a part of the data ("training", "validation") lie.
@@ -124,14 +125,18 @@ func Encode(ctx context.Context, c *Config, d *Data, m Model, dvae string, valid
 	if err != nil {
 		return nil, nil, err
 	}
-	count := c.Data.Pictures
-	if n := int(d.Training.Len()); n > 0 && (count == 0 || count > n) {
-		count = n
+	count, src := c.Data.Pictures, d.Training
+	if n := int(src.Len()); n > 0 {
+		if count == 0 || count > n {
+			count = n
+		}
+		// The loader goes round and round over these: once for each view.
+		src = beginning{src, uint64(count)}
 	}
 	if !d.Drawn {
 		count *= c.Data.Views
 	}
-	if training, err = e.part(ctx, c, d, d.Training, "training", count, dvae, log); err != nil {
+	if training, err = e.part(ctx, c, d, src, "training", count, dvae, log); err != nil {
 		return nil, nil, err
 	}
 	if held, err = e.part(ctx, c, d, d.Validation, "validation", validation, dvae, log); err != nil {
@@ -142,7 +147,11 @@ func Encode(ctx context.Context, c *Config, d *Data, m Model, dvae string, valid
 
 func (e *Encoder) part(ctx context.Context, c *Config, d *Data, src feed.Source, name string, count int, dvae string, log io.Writer) (*Codes, error) {
 	path := CodesPath(c.Out, name)
-	key := codesKey{src.Report().Source, dice.Hash(c.Seed), src.Len(), count, e.side, dvae}.String()
+	captions, err := hashCaptions(src)
+	if err != nil {
+		return nil, err
+	}
+	key := codesKey{src.Report().Source, c.Seed, src.Len(), captions, count, e.side, dvae}.String()
 	codes, err := readCodes(path, key, e.image)
 	if err != nil {
 		return nil, err
@@ -150,8 +159,7 @@ func (e *Encoder) part(ctx context.Context, c *Config, d *Data, src feed.Source,
 	if codes != nil {
 		return codes, nil
 	}
-	// A finite source goes round once for each view; the place in the whole keys the
-	// augmentation, so that every view differs.
+	// The place in the whole keys the augmentation, so every view differs.
 	loader, err := d.loader(src, e.side, e.batch, c.Seed, true, feed.AugmentPrior(e.side))
 	if err != nil {
 		return nil, err
@@ -187,6 +195,20 @@ func (e *Encoder) part(ctx context.Context, c *Config, d *Data, src feed.Source,
 	}
 	codes.Seconds = time.Since(start).Seconds()
 	return codes, codes.write(path, key)
+}
+
+// hashCaptions tells a collection of files from what it was before files came, went or
+// changed; 0 for a source without end, whose name says all.
+func hashCaptions(src feed.Source) (uint64, error) {
+	h := uint64(0)
+	for i := range src.Len() {
+		caption, err := src.Caption(i)
+		if err != nil {
+			return 0, err
+		}
+		h = dice.Hash(h, dice.HashString(caption))
+	}
+	return h, nil
 }
 
 // write replaces the file in one step.

@@ -83,6 +83,14 @@ func (p part) Report() feed.Report {
 	return r
 }
 
+// beginning is the first n samples of a source.
+type beginning struct {
+	feed.Source
+	n uint64
+}
+
+func (b beginning) Len() uint64 { return b.n }
+
 // loader makes batches for a model, augmented unless the pictures are drawn.
 func (d *Data) loader(src feed.Source, side, batch int, seed uint64, inOrder bool, augment feed.Augment) (*feed.Loader, error) {
 	if d.Drawn {

@@ -278,3 +278,27 @@ func whiteSquare(t *testing.T, side int) []byte {
 	}
 	return b.Bytes()
 }
+
+func TestEveryViewOfAPictureIsEncoded(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 30 {
+		name := filepath.Join(dir, string(rune('a'+i)))
+		if err := errors.Join(os.WriteFile(name+".png", whiteSquare(t, 20), 0o644), os.WriteFile(name+".txt", []byte(filepath.Base(name)), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := configIn(t.TempDir())
+	c.Data.Source, c.Data.Pictures, c.Data.Views = dir, 10, 3
+	d := must[*train.Data](t)(train.OpenData(c, toy.Side))
+	codes, _, err := train.Encode(context.Background(), c, d, must[train.Model](t)(toy.New().Model("dvae")), "a", 2, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, s := range codes.Captions {
+		count[s]++
+	}
+	if codes.Len() != 30 || len(count) != 10 {
+		t.Errorf("%d encoded of %d pictures, want 3 views of 10", codes.Len(), len(count))
+	}
+}

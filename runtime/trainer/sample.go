@@ -97,12 +97,18 @@ func (a *app) draw(ctx context.Context, captions []string, n int, rank bool, giv
 	if closed := done(); err == nil {
 		err = closed
 	}
+	if errors.Is(err, context.Canceled) {
+		return nil, fmt.Errorf("sample: %w; nothing is kept of it", train.ErrInterrupted)
+	}
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range results {
 		if r.Truncated {
 			fmt.Fprintf(a.log, "caption %q is cut: it has more than %d tokens\n", r.Caption, a.sizes.TextLen)
 		}
 	}
-	return results, err
+	return results, nil
 }
 
 // heldOut lists captions that training never showed.
