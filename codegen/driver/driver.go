@@ -20,23 +20,8 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/codegen/glue"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
-	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/models/system"
 )
-
-// Backend answers the tile pass for the CPU code generator.
-type Backend struct{}
-
-// Tile cuts a contraction or template into chunks.
-func (Backend) Tile(k *kern.Kernel) (kern.Tile, int) { return cpu.TileFor(k) }
-
-// Pack returns the packing kernel of a contraction worth it.
-func (Backend) Pack(k *kern.Kernel) (*kern.Kernel, int) {
-	if !cpu.WantsPack(k) {
-		return nil, 0
-	}
-	return cpu.PackKernel(k, ""), cpu.PackBytes(k)
-}
 
 type flags struct {
 	System string   `help:"System to compile." required:"" placeholder:"NAME"`
@@ -114,7 +99,7 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	plan, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: Backend{}})
+	plan, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: cpu.Backend{}})
 	if err != nil {
 		return err
 	}
@@ -172,3 +157,8 @@ func importPath(dir string) (string, error) {
 		}
 	}
 }
+
+// Backend is cpu.Backend.
+//
+// Deprecated: for callers being moved.
+type Backend = cpu.Backend

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gouache-ml/gouache/codegen/driver"
+	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -196,7 +196,7 @@ func (in *input) plan() (*plan.System, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.Compile(in.name, ms, pipeline.Options{Backend: driver.Backend{}})
+	return pipeline.Compile(in.name, ms, pipeline.Options{Backend: cpu.Backend{}})
 }
 
 func (in *input) kernels() ([]*kern.Kernel, error) {

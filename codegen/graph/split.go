@@ -16,7 +16,8 @@ const (
 
 // Split cuts a long reduction with few results (the loss, a bias gradient)
 // into partial ones and a reduction of those, so that threads can share it.
-// The parts depend on sizes alone.
+// The parts depend on sizes alone. A reduction over axes of extent 1 becomes a
+// reshape: lowering takes every reduction for a loop.
 func Split(f *ir.Func) error {
 	old := f.Body
 	f.Body = nil
@@ -30,6 +31,10 @@ func Split(f *ir.Func) error {
 		r, ok := in.Op.(ops.Reducer)
 		if !ok {
 			f.Body = append(f.Body, in)
+			continue
+		}
+		if x, y := in.Args[0], in.Results[0]; x.Type.Len() == y.Type.Len() {
+			f.At(in.Pos, func() { f.InBlock(in.Block, func() { subst[y] = ops.Reshape(x, y.Type.Shape...) }) })
 			continue
 		}
 		combine, axes := r.Reduction()

@@ -244,3 +244,13 @@ func TestUpdatesInPlaceAndByCopy(t *testing.T) {
 		}
 	}
 }
+
+func TestReductionOfOneElementIsNoLoop(t *testing.T) {
+	m := ir.NewModule("t")
+	f := m.NewFunc("f")
+	x := f.Input("x", ir.T(ir.F32, 3, 3))
+	y := ops.Sum(x)
+	f.Result("a", ops.Add(y, ops.Sum(ops.Mul(y, y))))
+	f.Result("b", ops.SumKeep(ops.Reshape(x, 9, 1), 1))
+	check(t, f)
+}

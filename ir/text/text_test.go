@@ -8,7 +8,6 @@ import (
 
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
-	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/interp"
@@ -123,7 +122,7 @@ func compile(t *testing.T) {
 		alone.Funcs = []*ir.Func{f}
 		compiled.graphs[stage][f.Module.Name+"."+f.Name] = text.Module(&alone)
 	}
-	p, err := pipeline.Compile("demo", ms, pipeline.Options{Backend: driver.Backend{}, Observe: func(stage string, _ *ir.Module, f *ir.Func) { see(stage, f) }})
+	p, err := pipeline.Compile("demo", ms, pipeline.Options{Backend: cpu.Backend{}, Observe: func(stage string, _ *ir.Module, f *ir.Func) { see(stage, f) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
-	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/plan"
@@ -23,7 +22,7 @@ type compiled struct{ *exec.Model }
 
 func compile(t *testing.T, m *ir.Module) model {
 	t.Helper()
-	sys, err := pipeline.Compile("tiny", []*ir.Module{m}, pipeline.Options{Backend: driver.Backend{}})
+	sys, err := pipeline.Compile("tiny", []*ir.Module{m}, pipeline.Options{Backend: cpu.Backend{}})
 	if err != nil {
 		t.Fatal(err)
 	}
