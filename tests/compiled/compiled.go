@@ -50,11 +50,6 @@ func (b *Batch) Add(fine bool, modules ...*ir.Module) error {
 		if fine {
 			cut(k)
 		}
-		for _, t := range cpuTargets() {
-			if _, err := cpu.Text(k, t); err != nil {
-				return err
-			}
-		}
 		if old := b.kernels[k.Name]; old != nil && old.Canonical() != k.Canonical() {
 			return fmt.Errorf("two kernels are called %s", k.Name)
 		}

@@ -1,13 +1,13 @@
 package compiled
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"sort"
 	"sync"
 	"testing"
 
@@ -23,6 +23,7 @@ type check struct {
 	name  string
 	model string
 	op    string
+	state bool // the first argument is a stored tensor, overwritten by the first result
 	in    map[string][]float64
 	want  map[string]*ir.Tensor
 }
@@ -64,7 +65,7 @@ var compileAll = sync.OnceValues(func() (*suite, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", v.name, err)
 			}
-			c := check{op: name, in: data(args), want: map[string]*ir.Tensor{}}
+			c := check{op: name, state: aliases(v.Op), in: data(args), want: map[string]*ir.Tensor{}}
 			for i, y := range v.Op.Ref(args, outs) {
 				c.want[fmt.Sprintf("y%d", i)] = y
 			}
@@ -106,6 +107,9 @@ func gradients(v variant, args []*ir.Tensor, in map[string][]float64) (map[strin
 			w := make([]float64, x.Type.Len())
 			for i := range w {
 				w[i] = float64(float32(r.NormFloat64()))
+				if v.Args[0].DType == ir.UE6M10 {
+					w[i] = math.Abs(w[i]) // a gradient has its argument's type, which has no sign
+				}
 			}
 			in[x.Name] = w
 		}
@@ -116,13 +120,31 @@ func gradients(v variant, args []*ir.Tensor, in map[string][]float64) (map[strin
 }
 
 // tolerance is the largest error allowed of an element, relative to the
-// largest magnitude of its tensor (at least 1e-3). Integers and truth values are exact.
+// largest magnitude of its tensor (at least 1e-3). Integers and truth values
+// are exact. Beside each the largest error measured, on both targets: sums in
+// f32 in another order; one rounding of arguments, results and gradients each
+// in 16 bits.
 var tolerance = map[ir.DType]float64{
-	ir.F32:    1e-6,
-	ir.F16:    1e-3,
-	ir.BF16:   8e-3,
-	ir.E6M9:   2e-3,
-	ir.UE6M10: 1e-3,
+	ir.F32:    1e-6, // 6.2e-7
+	ir.F16:    8e-4, // 5.4e-4
+	ir.BF16:   6e-3, // 4.4e-3
+	ir.E6M9:   1e-3, // 6.7e-4
+	ir.UE6M10: 5e-4, // 3.9e-4
+}
+
+// overrides are wider tolerances by op and type, with the error measured.
+var overrides = map[string]float64{
+	"attention f32":    4e-6,   // 2.6e-6: scores near 30 lose 5 bits before exp
+	"attention f16":    1.6e-3, // 1.2e-3: result and its gradient are rounded before the backward pass
+	"scatter_add bf16": 1.2e-2, // 8.1e-3: accumulates in its result, in bf16
+	"take bf16":        1.6e-2, // 1.2e-2: its gradient is scatter_add
+}
+
+func allowed(op string, d ir.DType) float64 {
+	if x, ok := overrides[op+" "+d.String()]; ok {
+		return x
+	}
+	return tolerance[d]
 }
 
 // errorOf is the largest difference relative to the largest magnitude; NaN and
@@ -186,7 +208,7 @@ func TestCompiledOpsComputeTheReference(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					got, err := Call(m, "f", c.in)
+					got, err := c.run(m)
 					if err != nil {
 						t.Fatalf("%s: %v", c.name, err)
 					}
@@ -207,26 +229,38 @@ func TestCompiledOpsComputeTheReference(t *testing.T) {
 						worst[d] = map[string]float64{}
 					}
 					worst[d][c.op] = max(worst[d][c.op], e)
-					if e > tolerance[d] {
+					if e > allowed(c.op, d) {
 						i := worstElement(first[n], w.Data)
-						t.Errorf("%s: %s %s: error %.3g, more than %.3g; element %d is %.9g, want %.9g", c.name, n, w.Type, e, tolerance[d], i, first[n][i], w.Data[i])
+						t.Errorf("%s: %s %s: error %.3g, more than %.3g; element %d is %.9g, want %.9g", c.name, n, w.Type, e, allowed(c.op, d), i, first[n][i], w.Data[i])
 					}
 				}
 			}
-			if os.Getenv("MEASURE") != "" {
-				for d, byOp := range worst {
-					var ops []string
-					for op := range byOp {
-						ops = append(ops, op)
-					}
-					sort.Slice(ops, func(i, j int) bool { return byOp[ops[i]] > byOp[ops[j]] })
-					for _, op := range ops[:min(8, len(ops))] {
-						t.Logf("%s %s %.3g", d, op, byOp[op])
-					}
+			for _, d := range []ir.DType{ir.F32, ir.F16, ir.BF16, ir.E6M9, ir.UE6M10} {
+				ops := slices.SortedFunc(maps.Keys(worst[d]), func(a, b string) int { return cmp.Compare(worst[d][b], worst[d][a]) })
+				for _, op := range ops[:min(4, len(ops))] {
+					t.Logf("largest error of %s in %s: %.3g", op, d, worst[d][op])
 				}
 			}
 		})
 	}
+}
+
+func (c check) run(m *exec.Model) (map[string][]float64, error) {
+	if !c.state {
+		return Call(m, "f", c.in)
+	}
+	x, err := m.Tensor(argument(0))
+	if err != nil {
+		return nil, err
+	}
+	if err := Put(x, c.in[argument(0)]); err != nil {
+		return nil, err
+	}
+	got, err := Call(m, "f", c.in)
+	if err == nil {
+		got["y0"] = x.Float64s()
+	}
+	return got, err
 }
 
 func worstElement(got, want []float64) int {

@@ -168,17 +168,37 @@ func argument(i int) string { return fmt.Sprintf("a%d", i) }
 func forward(v variant) (*ir.Module, error) {
 	m := ir.NewModule(v.name)
 	f := m.NewFunc("f")
-	for i, y := range f.Append(v.Op, inputs(f, v)...) {
-		if !y.Invalid() {
+	in := inputs(f, v)
+	for i, y := range f.Append(v.Op, in...) {
+		switch {
+		case y.Invalid():
+		case i == 0 && aliases(v.Op):
+			f.Update(in[0].Global, y)
+		default:
 			f.Result(fmt.Sprintf("y%d", i), y)
 		}
 	}
 	return m, f.Err()
 }
 
+// aliases reports whether op overwrites its first argument, which then must be
+// a stored tensor.
+func aliases(op ops.Op) bool {
+	a, ok := op.(ops.Aliaser)
+	return ok && a.Aliases()
+}
+
 func inputs(f *ir.Func, v variant) []*ir.Value {
 	var in []*ir.Value
 	for i, t := range v.Args {
+		if i == 0 && aliases(v.Op) {
+			g := &ir.Global{Name: argument(i), Type: t, Role: ir.State}
+			if err := f.Module.AddGlobal(g); err != nil {
+				f.Errorf("%v", err)
+			}
+			in = append(in, f.Read(g))
+			continue
+		}
 		in = append(in, f.Input(argument(i), t))
 	}
 	return in
