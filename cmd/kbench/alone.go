@@ -214,9 +214,9 @@ func (b *bench) measure(budget time.Duration) samples {
 	var dirty []float64
 	for start := time.Now(); s.all < minSamples || s.all < maxSamples && time.Since(start) < budget; s.all++ {
 		b.restore(false)
-		before, cpu := usage()
+		before, cpu, _ := usage()
 		t := b.launches(n).Seconds() / float64(n)
-		after, cpu2 := usage()
+		after, cpu2, _ := usage()
 		s.runs += n
 		switch {
 		case after == before:

@@ -10,11 +10,8 @@ import (
 	"github.com/gouache-ml/gouache/ir/plan"
 )
 
-// bench is a kernel with buffers of suitable contents.
-type contents struct {
-	data  [][]byte // one per buffer
-	table []bool   // integer buffers with the contents of a constant
-}
+// contents are suitable bytes for a kernel's buffers, one slice each.
+type contents struct{ data [][]byte }
 
 // fill makes contents for the buffers of a kernel: normal numbers, random
 // booleans, the constants it is launched with, and indices that stay inside

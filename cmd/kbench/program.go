@@ -55,7 +55,7 @@ func (s *session) profile(ctx context.Context) error {
 		return err
 	}
 	defer s.machine.close()
-	var whole []float64
+	var whole, inside, busy []float64
 	launches := make([][]float64, len(s.prog.Launches))
 	for start, i := time.Now(), -1; i < max(s.count, minSamples) || time.Since(start) < s.budget; i++ {
 		if err := ctx.Err(); err != nil {
@@ -63,18 +63,22 @@ func (s *session) profile(ctx context.Context) error {
 		}
 		set()
 		p.ResetProfile()
+		_, _, cpu := usage()
 		began := time.Now()
 		p.Run()
 		t := time.Since(began).Seconds()
+		_, _, cpu2 := usage()
 		if i < 0 { // the first run meets fresh pages and cold caches
 			continue
 		}
-		whole = append(whole, t)
+		sum := 0.0
 		for _, l := range p.Profile() {
 			launches[l.Launch] = append(launches[l.Launch], l.Total.Seconds())
+			sum += l.Total.Seconds()
 		}
+		whole, inside, busy = append(whole, t), append(inside, sum/t), append(busy, (cpu2-cpu).Seconds())
 	}
-	return s.account(whole, launches)
+	return s.account(whole, inside, busy, launches)
 }
 
 // spec describes the program to the runtime as generated code would.
@@ -178,8 +182,10 @@ type share struct {
 	GFLOPs   float64 `json:"gflops"`  // a second
 }
 
-// account prints the medians by block, kind of kernel, kernel and launch.
-func (s *session) account(whole []float64, launches [][]float64) error {
+// account prints the medians by block, kind of kernel, kernel and launch. Of
+// each run it takes the time, the share spent in launches, and the processor
+// time of all threads.
+func (s *session) account(whole, inside, busy []float64, launches [][]float64) error {
 	median := func(x []float64) float64 {
 		x = slices.Clone(x)
 		slices.Sort(x)
@@ -224,19 +230,22 @@ func (s *session) account(whole []float64, launches [][]float64) error {
 		}
 	}
 	if !s.json {
-		fmt.Fprintf(s.out, "%s: %d runs of %d launches, median %.1f ms (least %.1f); launches account for %.1f%% of it; %.1f GFLOP/s; at the roofs %.1f ms (%.0f%%)\n",
-			s.program, len(whole), len(s.prog.Launches), run*1e3, slices.Min(whole)*1e3, 100*sum/run, float64(flops)/run/1e9, roofs*1e3, 100*roofs/run)
+		fmt.Fprintf(s.out, "%s: %d runs of %d launches, median %.1f ms (least %.1f, processor time %.1f); launches account for %.1f%% of a run; %.1f GFLOP/s; at the roofs %.1f ms (%.0f%%)\n",
+			s.program, len(whole), len(s.prog.Launches), run*1e3, slices.Min(whole)*1e3, median(busy)*1e3, 100*median(inside), float64(flops)/run/1e9, roofs*1e3, 100*roofs/run)
+		if lost := run*float64(s.threads) - median(busy); lost > 0.2*run {
+			fmt.Fprintf(s.out, "# the system took the processors away for %.0f%% of the time: compare ratios, not times\n", 100*lost/run/float64(s.threads))
+		}
 	}
 	for j, by := range sections {
-		if err := s.section(by, parts[j], run); err != nil {
+		if err := s.section(by, parts[j], sum); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// section prints the largest parts of one kind.
-func (s *session) section(by string, parts map[string]*share, run float64) error {
+// section prints the largest parts of one kind, as shares of sum seconds.
+func (s *session) section(by string, parts map[string]*share, sum float64) error {
 	const most = 40
 	var list []*share
 	for _, p := range parts {
@@ -251,7 +260,7 @@ func (s *session) section(by string, parts map[string]*share, run float64) error
 	w := tabwriter.NewWriter(s.out, 2, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "\nms/run\tshare\tat roof\t%%roof\tGFLOP/s\tlaunches\t  %s\n", by)
 	for i, p := range list {
-		p.Share = p.Ms / 1e3 / run
+		p.Share = p.Ms / 1e3 / sum
 		if p.Ms > 0 {
 			p.GFLOPs /= p.Ms / 1e3
 		}
