@@ -214,10 +214,24 @@ func (f *Func) Reads() []*Value {
 }
 
 // Result declares a named output.
-func (f *Func) Result(name string, v *Value) { f.Results = append(f.Results, Result{name, v}) }
+func (f *Func) Result(name string, v *Value) {
+	for _, r := range f.Results {
+		if r.Name == name {
+			f.Errorf("result %q is declared twice in %s", name, f.Name)
+			return
+		}
+	}
+	f.Results = append(f.Results, Result{name, v})
+}
 
 // Update makes the function store v into g when it ends.
 func (f *Func) Update(g *Global, v *Value) {
+	for _, u := range f.Updates {
+		if u.Global == g {
+			f.Errorf("@%s is updated twice in %s", g.Name, f.Name)
+			return
+		}
+	}
 	if !v.Invalid() && !v.Type.Equal(g.Type) {
 		f.Errorf("update of @%s: it is %s, the new value %s is %s", g.Name, g.Type, v, v.Type)
 		return

@@ -25,17 +25,23 @@ type System struct {
 var (
 	mu      sync.Mutex
 	systems = map[string]System{}
+	refused = map[string]error{} // by name
 )
 
-// Register enters s; a name can be registered once.
+// Register enters s; a name can be registered once. What is wrong with s is
+// also what Lookup says of its name, so an init function may ignore the error.
 func Register(s System) error {
 	mu.Lock()
 	defer mu.Unlock()
+	var err error
 	if s.Name == "" || s.Build == nil {
-		return fmt.Errorf("system %q: it needs a name and a Build function", s.Name)
+		err = fmt.Errorf("system %q: it needs a name and a Build function", s.Name)
+	} else if _, dup := systems[s.Name]; dup {
+		err = fmt.Errorf("system %q is registered twice; choose another name", s.Name)
 	}
-	if _, dup := systems[s.Name]; dup {
-		return fmt.Errorf("system %q is registered twice; choose another name", s.Name)
+	if err != nil {
+		refused[s.Name] = err
+		return err
 	}
 	systems[s.Name] = s
 	return nil
@@ -45,7 +51,11 @@ func Register(s System) error {
 func Lookup(name string) (System, error) {
 	mu.Lock()
 	s, ok := systems[name]
+	err := refused[name]
 	mu.Unlock()
+	if err != nil {
+		return System{}, err
+	}
 	if !ok {
 		return System{}, fmt.Errorf("unknown system %q; one of %s", name, strings.Join(Names(), ", "))
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
-	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -42,7 +41,7 @@ func NewBatch(name string) *Batch {
 // Add plans modules. With fine set their loop kernels are cut into chunks as
 // small as the code generator allows, so that small tensors have several.
 func (b *Batch) Add(fine bool, modules ...*ir.Module) error {
-	sys, err := pipeline.Compile(b.sys.Name, modules, pipeline.Options{Backend: driver.Backend{}})
+	sys, err := pipeline.Compile(b.sys.Name, modules, pipeline.Options{Backend: cpu.Backend{}})
 	if err != nil {
 		return err
 	}
