@@ -122,6 +122,9 @@ func (s *session) start(ctx context.Context) error {
 		return nil
 	}
 	fmt.Fprintf(s.out, "goos: %s\ngoarch: %s\npkg: github.com/gouache-ml/gouache/gen/%s\ncpu: %s\n%s\n", runtime.GOOS, runtime.GOARCH, s.system, processor(), s.machine)
+	if m := s.machine; s.threads > 1 && m.flops[1] < 1.2*m.flops[0] {
+		fmt.Fprintf(s.out, "# %d threads never ran at the same time: other processes hold the processors, and the peaks are those of one\n", s.threads)
+	}
 	return nil
 }
 
