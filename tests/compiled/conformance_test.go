@@ -247,6 +247,15 @@ func TestCompiledOpsComputeTheReference(t *testing.T) {
 
 func (c check) run(m *exec.Model) (map[string][]float64, error) {
 	if !c.state {
+		p, err := m.Program("f")
+		if err != nil {
+			return nil, err
+		}
+		for _, y := range p.Outputs() { // what a kernel leaves out shows
+			for i := range y.Data {
+				y.Data[i] = 0xff
+			}
+		}
 		return Call(m, "f", c.in)
 	}
 	x, err := m.Tensor(argument(0))
