@@ -282,3 +282,27 @@ func worstElement(got, want []float64) int {
 	}
 	return at
 }
+
+// The comparison itself must see what can go wrong.
+func TestErrorsAreRelativeToTheLargestMagnitude(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(1)
+	for _, c := range []struct {
+		got, want []float64
+		error     float64
+	}{
+		{[]float64{1, 2}, []float64{1, 2}, 0},
+		{[]float64{1.5, 8}, []float64{1, 8}, 0.5 / 8},
+		{[]float64{-0.25, 8}, []float64{0, 8}, 0.25 / 8},
+		{[]float64{1e-6, 0}, []float64{0, 0}, 1e-3},
+		{[]float64{nan, 1}, []float64{nan, 1}, 0},
+		{[]float64{nan, 1}, []float64{0, 1}, inf},
+		{[]float64{0, 1}, []float64{nan, 1}, inf},
+		{[]float64{inf, 1}, []float64{inf, 1}, 0},
+		{[]float64{inf, 1}, []float64{-inf, 1}, inf},
+		{[]float64{1}, []float64{1, 1}, inf},
+	} {
+		if got := errorOf(c.got, c.want); math.Abs(got-c.error) > 1e-12 && got != c.error {
+			t.Errorf("error of %v for %v is %v, want %v", c.got, c.want, got, c.error)
+		}
+	}
+}
