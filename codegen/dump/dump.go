@@ -28,6 +28,7 @@ type flags struct {
 	Stage  string `help:"Print this stage: build, a pass, kern or plan." placeholder:"NAME"`
 	All    bool   `help:"Write every stage to a file in the folder -o."`
 	HTML   string `name:"html" help:"Write a page that shows one function pass by pass." placeholder:"FILE"`
+	Info   bool   `help:"Print parameters, masks, and every function's launches, memory and arithmetic."`
 	Memory bool   `help:"Print where buffers lie and when they live; with -o draw them too."`
 	Kernel string `help:"Print the kernels whose names match." placeholder:"RE"`
 
@@ -72,13 +73,13 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 		}
 	}
 	modes := 0
-	for _, on := range []bool{f.Stage != "", f.All, f.HTML != "", f.Memory, f.Kernel != ""} {
+	for _, on := range []bool{f.Stage != "", f.All, f.HTML != "", f.Info, f.Memory, f.Kernel != ""} {
 		if on {
 			modes++
 		}
 	}
 	if modes > 1 {
-		return fmt.Errorf("choose one of -stage, -all, -html, -memory and -kernel")
+		return fmt.Errorf("choose one of -stage, -all, -html, -info, -memory and -kernel")
 	}
 	switch {
 	case f.All:
@@ -88,6 +89,8 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 		return in.all(f.Output, w)
 	case f.HTML != "":
 		return in.html(f.HTML, w)
+	case f.Info:
+		return in.info(w)
 	case f.Memory:
 		return in.memory(f.Output, w)
 	case f.Kernel != "":

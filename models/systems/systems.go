@@ -60,25 +60,6 @@ func (s Sizes) Build() ([]*ir.Module, error) {
 	return []*ir.Module{dm, pm, cm}, nil
 }
 
-// Describe says what a system consists of: per module its parameters, stored
-// bytes and functions.
-func Describe(s system.System) (string, error) {
-	modules, err := s.Build()
-	if err != nil {
-		return "", fmt.Errorf("system %s: %w", s.Name, err)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n", s.Name, s.Doc)
-	for _, m := range modules {
-		var funcs []string
-		for _, f := range m.Funcs {
-			funcs = append(funcs, f.Name)
-		}
-		fmt.Fprintf(&b, "  %-6s %14d parameters %16d bytes stored  %s\n", m.Name, Params(m, ""), stored(m), strings.Join(funcs, " "))
-	}
-	return b.String(), nil
-}
-
 // Params counts the parameters of m whose names begin with prefix.
 func Params(m *ir.Module, prefix string) int {
 	n := 0
@@ -86,14 +67,6 @@ func Params(m *ir.Module, prefix string) int {
 		if g.Role == ir.Param && strings.HasPrefix(g.Name, prefix) {
 			n += g.Type.Len()
 		}
-	}
-	return n
-}
-
-func stored(m *ir.Module) int {
-	n := 0
-	for _, g := range m.Globals {
-		n += g.Type.Bytes()
 	}
 	return n
 }

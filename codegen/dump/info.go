@@ -1,0 +1,68 @@
+package dump
+
+import (
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+
+	"github.com/gouache-ml/gouache/codegen/cpu"
+	"github.com/gouache-ml/gouache/codegen/pipeline"
+	"github.com/gouache-ml/gouache/codegen/sched"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/plan"
+	"github.com/gouache-ml/gouache/ops"
+)
+
+// info compiles the input to a checked plan and prints what it consists of:
+// per module parameters, stored bytes and attention masks; per function
+// instructions, launches, work memory and arithmetic.
+func (in *input) info(w io.Writer) error {
+	ms, err := in.build()
+	if err != nil {
+		return err
+	}
+	before := map[*ir.Func]int{}
+	for _, m := range ms {
+		params, stored := 0, 0
+		for _, g := range m.Globals {
+			if g.Role == ir.Param {
+				params += g.Type.Len()
+			}
+			stored += g.Type.Bytes()
+		}
+		fmt.Fprintf(w, "%s.%s: %d parameters, %d bytes stored\n", in.name, m.Name, params, stored)
+		for _, f := range m.Funcs {
+			before[f] = len(f.Body)
+			if s := masks(f); s != "" {
+				fmt.Fprintf(w, "  %-12s attention masks: %s\n", f.Name, s)
+			}
+		}
+	}
+	fmt.Fprintf(w, "%-20s %12s %12s %10s %14s %14s\n", "function", "instructions", "after passes", "launches", "work bytes", "MFLOP")
+	s, err := pipeline.Compile(in.name, ms, pipeline.Options{Backend: cpu.Backend{}, Placed: func(m *ir.Module, p *plan.Program, _ sched.Report) {
+		f := m.Func(p.Name)
+		fmt.Fprintf(w, "%-20s %12d %12d %10d %14d %14.1f\n", m.Name+"."+p.Name, before[f], len(f.Body), len(p.Launches), p.WorkBytes, float64(p.FLOPs)/1e6)
+	}})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "verified after every pass; every buffer placed and checked; %d distinct kernels\n", len(s.Kernels))
+	return nil
+}
+
+// masks counts the attention instructions of f by mask.
+func masks(f *ir.Func) string {
+	count := map[string]int{}
+	for _, i := range f.Body {
+		if a, ok := i.Op.(ops.AttentionOp); ok {
+			count[a.Mask.String()]++
+		}
+	}
+	var s []string
+	for m, n := range count {
+		s = append(s, fmt.Sprintf("%d of %s", n, m))
+	}
+	sort.Strings(s)
+	return strings.Join(s, ", ")
+}
