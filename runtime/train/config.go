@@ -50,13 +50,17 @@ type Options struct {
 	MaxSkipped      int     `toml:"max_skipped" comment:"non-finite updates in a row that end the run"`
 }
 
-// DVAEConfig has the schedules of appendix A.2; both are cosines.
+// DVAEConfig has the schedules of appendix A.2; all are cosines. The release
+// of the KL term is ours: the weight that spreads a short run's codes over the
+// codebook keeps them noisy, so it falls again once they are spread.
 type DVAEConfig struct {
 	Options
-	Beta     float64 `toml:"beta" comment:"final weight of the KL term"`
-	BetaOver float64 `toml:"beta_over" comment:"part of the steps after which it is reached"`
-	Tau      float64 `toml:"tau" comment:"final temperature of the relaxation, from 1"`
-	TauOver  float64 `toml:"tau_over" comment:"part of the steps after which it is reached"`
+	Beta        float64 `toml:"beta" comment:"final weight of the KL term"`
+	BetaOver    float64 `toml:"beta_over" comment:"part of the steps after which it is reached"`
+	ReleaseFrom float64 `toml:"release_from" comment:"part of the steps from which that weight falls again; 0 for never"`
+	Release     float64 `toml:"release" comment:"what it falls to in the end"`
+	Tau         float64 `toml:"tau" comment:"final temperature of the relaxation, from 1"`
+	TauOver     float64 `toml:"tau_over" comment:"part of the steps after which it is reached"`
 }
 
 // PriorConfig is the transformer's (appendix B.2).
@@ -118,7 +122,7 @@ func (c *Config) Validate() error {
 		key string
 		v   float64
 	}{
-		{"dvae.beta_over", c.DVAE.BetaOver}, {"dvae.tau_over", c.DVAE.TauOver},
+		{"dvae.beta_over", c.DVAE.BetaOver}, {"dvae.tau_over", c.DVAE.TauOver}, {"dvae.release_from", c.DVAE.ReleaseFrom},
 		{"prior.bpe_dropout", c.Prior.Dropout}, {"clip.bpe_dropout", c.CLIP.Dropout},
 	} {
 		if !(d.v >= 0 && d.v <= 1) {
