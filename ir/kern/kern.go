@@ -403,6 +403,12 @@ func (b *Builder) Op(p Prim, args ...*Node) *Node {
 	switch p {
 	case Lt, Le, Eq:
 		t = ir.Bool
+	case Div:
+		// A divisor known outside the loop: one division there and a product
+		// here, a sixth of the time (vdivps against vmulps).
+		if x, y := args[0], args[1]; t == ir.F32 && b.depth[y] < b.depth[x] {
+			return b.Op(Mul, x, b.Op(Div, b.F(1), y))
+		}
 	case Select:
 		t = args[1].Type
 		if args[0].Prim == Const {
