@@ -11,7 +11,6 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
-	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -75,7 +74,7 @@ func newSession(o options, out, diag io.Writer) (*session, error) {
 			return nil, fmt.Errorf("system %s: %w", o.system, err)
 		}
 	}
-	if s.plan, err = pipeline.Compile(sys.Name, modules, pipeline.Options{Backend: driver.Backend{}}); err != nil {
+	if s.plan, err = pipeline.Compile(sys.Name, modules, pipeline.Options{Backend: cpu.Backend{}}); err != nil {
 		return nil, err
 	}
 	if o.program != "" {

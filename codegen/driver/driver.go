@@ -157,8 +157,3 @@ func importPath(dir string) (string, error) {
 		}
 	}
 }
-
-// Backend is cpu.Backend.
-//
-// Deprecated: for callers being moved.
-type Backend = cpu.Backend
