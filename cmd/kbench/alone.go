@@ -4,13 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"slices"
 	"sort"
 	"strings"
 	"time"
+
+	"gonum.org/v1/gonum/stat"
 
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
@@ -239,7 +240,7 @@ func (b *bench) measure(budget time.Duration) samples {
 }
 
 func (s *samples) at(q float64) float64 {
-	return s.times[int(math.Round(q*float64(len(s.times)-1)))]
+	return stat.Quantile(q, stat.LinInterp, s.times, nil)
 }
 
 // rate compares samples with the roof.

@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"gonum.org/v1/gonum/stat"
+
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/ir"
@@ -189,7 +191,7 @@ func (s *session) account(whole, inside, busy []float64, launches [][]float64) e
 	median := func(x []float64) float64 {
 		x = slices.Clone(x)
 		slices.Sort(x)
-		return x[len(x)/2]
+		return stat.Quantile(0.5, stat.LinInterp, x, nil)
 	}
 	kinds := map[*kern.Kernel]*subject{}
 	for _, x := range s.subjects {
