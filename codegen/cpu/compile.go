@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"slices"
+	"strings"
 
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
@@ -33,6 +35,9 @@ func Compile(ctx context.Context, tools *toolchain.Tools, kernels []*kern.Kernel
 				break
 			}
 		}
+		for _, m := range tileModules(kernels, t) {
+			ms = append(ms, toolchain.Module{Name: "gemm register tiles", Text: m.Text()})
+		}
 		so, err := tools.Compile(ctx, t, ms)
 		if err != nil {
 			return nil, err
@@ -40,6 +45,36 @@ func Compile(ctx context.Context, tools *toolchain.Tools, kernels []*kern.Kernel
 		out[t.Name] = so
 	}
 	return out, nil
+}
+
+// tileModules defines the register tiles that kernels' products call, a few
+// modules for all.
+func tileModules(kernels []*kern.Kernel, t *build.Target) []*build.Module {
+	known := map[tile]bool{}
+	var tiles []tile
+	for _, k := range kernels {
+		if k.Template != nil || k.FindContract() == nil {
+			continue
+		}
+		r := classify(k)
+		if r == nil {
+			continue
+		}
+		for _, x := range r.gemm(k).Tiles(t) {
+			if !known[x] {
+				known[x] = true
+				tiles = append(tiles, x)
+			}
+		}
+	}
+	slices.SortFunc(tiles, func(a, b tile) int { return strings.Compare(a.name(), b.name()) })
+	var ms []*build.Module
+	for run := range slices.Chunk(tiles, 8) {
+		m := build.NewModule(t)
+		EmitTiles(m, run)
+		ms = append(ms, m)
+	}
+	return ms
 }
 
 // batchCount is the number of modules a large system's kernels are spread

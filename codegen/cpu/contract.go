@@ -15,6 +15,7 @@ type roles struct {
 	left, right *kern.Node // the operands' loads; right has the columns
 	batch, m, n []*kern.Var
 	k           []*kern.Var
+	turned      []bool // of k: summed from the last element to the first
 }
 
 // uses reports whether load n depends on v.
@@ -58,14 +59,24 @@ func classify(k *kern.Kernel) *roles {
 }
 
 // cost estimates the multiply-adds of k in these roles, those of lanes without
-// a column included, as whole register tiles have them.
+// a column included, and other work as multiply-adds.
 func (r *roles) cost(k *kern.Kernel) int {
 	rows := points(r.batch) * points(r.m)
-	c := rows * roundUp(points(r.n), 32) * points(r.k)
+	n, depth := points(r.n), points(r.k)
+	c := rows * roundUp(n, 16) * depth
+	g := r.gemm(k)
+	wants := r.wantsPack() && g.direct(false).form == packedForm
+	if g.direct(wants).form == packedForm {
+		// Packing an element costs as much as about 30 multiply-adds.
+		c += 30 * rows * depth
+		if !wants {
+			c += 30 * points(r.batch) * n * depth * ceilDiv(points(r.m), 112)
+		}
+	}
 	for i := len(k.Dims) - 1; i >= 0; i-- {
 		if d := k.Dims[i]; d.Extent > 1 {
 			if !contains(r.n, d) {
-				c += rows * points(r.n) * 64 // results are stored one by one
+				c += rows * n * 64 // results are stored one by one
 			}
 			break
 		}
@@ -92,6 +103,14 @@ func classifyAs(k *kern.Kernel, exchange bool, columns int) *roles {
 			r.m = append(r.m, d)
 		case b && !a:
 			n = append(n, d)
+		}
+	}
+	// The patches of an input gradient run backwards over the picture: summed
+	// the other way round they lie as those of a convolution.
+	r.turned = make([]bool, len(r.k))
+	for i, v := range r.k {
+		for _, l := range c.Args {
+			r.turned[i] = r.turned[i] || len(l.Guards) > 0 && l.At.Coef(v) < 0
 		}
 	}
 	// Lanes number the columns through, so every index in the rest of the body
@@ -152,8 +171,13 @@ func (r *roles) operand(k *kern.Kernel, n *kern.Node, outer []*kern.Var) Operand
 		for _, v := range outer {
 			a.Outer = append(a.Outer, ix.Coef(v))
 		}
-		for _, v := range r.k {
-			a.Sum = append(a.Sum, ix.Coef(v))
+		for i, v := range r.k {
+			c := ix.Coef(v)
+			if r.turned[i] {
+				a.Const += c * (v.Extent - 1)
+				c = -c
+			}
+			a.Sum = append(a.Sum, c)
 		}
 		return a
 	}
@@ -318,6 +342,10 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 		return loopTile(k)
 	}
 	batches, m, n, depth := points(r.batch), points(r.m), points(r.n), points(r.k)
+	if d := r.gemm(k).direct(k.Packed); d.form != packedForm {
+		rows, cols := d.tileFor(batches, m, n, depth)
+		return kern.Tile{Rows: rows, Cols: cols}, batches * ceilDiv(m, rows) * ceilDiv(n, cols)
+	}
 	runs := func(n, size int) int { return (n + size - 1) / size }
 	// 112 rows of a packed block fill half of the L2 cache, in equal runs.
 	rows, cols := runs(m, runs(m, 112)), n
@@ -378,7 +406,12 @@ func WantsPack(k *kern.Kernel) bool {
 		return false
 	}
 	r := classify(k)
-	return r != nil && r.right == r.contract.Args[1] && points(r.m) > 2*112
+	return r != nil && r.wantsPack() && r.gemm(k).direct(false).form == packedForm
+}
+
+// wantsPack is WantsPack without regard to products read in place.
+func (r *roles) wantsPack() bool {
+	return r.right == r.contract.Args[1] && points(r.m) > 2*112
 }
 
 // PackKernel is the pack_b kernel for k, for which WantsPack holds: it copies

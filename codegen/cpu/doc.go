@@ -9,7 +9,8 @@
 //   - products (contract.go): a kernel with a Contract becomes a Gemm, the
 //     packed and blocked matrix product of gemm.go, with the rest of its body
 //     as the epilogue; operand.go reads operands that are no matrices, such as
-//     the patches of a picture, and micro.go holds the register tiles;
+//     the patches of a picture, and micro.go holds the register tiles; direct.go
+//     reads operands in place where packing would cost more than it saves;
 //   - pack_b (pack.go): the copy of a right operand that many chunks share;
 //   - attention (attention.go): block-sparse attention and its gradients.
 //

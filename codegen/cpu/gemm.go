@@ -139,7 +139,12 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 }
 
 // Scratch is how many bytes of scratch memory each worker needs.
-func (g *Gemm) Scratch(t *build.Target) int { return g.layout(t).size }
+func (g *Gemm) Scratch(t *build.Target) int {
+	if l := g.directLayout(t); l != nil {
+		return l.size
+	}
+	return g.layout(t).size
+}
 
 // digits splits linear position i into positions in dims, outermost first.
 func digits(f *build.Func, i V, extents []int) []V {
@@ -156,10 +161,15 @@ func digits(f *build.Func, i V, extents []int) []V {
 	return out
 }
 
-// EmitGemm adds the kernel to m. The shared object also needs EmitMicroKernels.
+// EmitGemm adds the kernel to m. The shared object also needs EmitMicroKernels, and EmitTiles of
+// the kernel's Tiles.
 func EmitGemm(m *build.Module, g *Gemm) error {
 	if err := g.check(); err != nil {
 		return err
+	}
+	if l := g.directLayout(m.Target); l != nil {
+		l.emit(m)
+		return nil
 	}
 	t, l := m.Target, g.layout(m.Target)
 	f, args, c0, c1, scratch := m.Kernel(g.Name)

@@ -130,6 +130,7 @@ func (r *rig) compile(t testing.TB, ps []*problem) *device.Library {
 	t.Helper()
 	// Two halves, to be compiled in parallel.
 	modules := []*build.Module{build.NewModule(r.t), build.NewModule(r.t)}
+	tiles, known := build.NewModule(r.t), map[tile]bool{}
 	for i, p := range ps {
 		m := modules[i%2]
 		if p.Epilogue == nil {
@@ -141,6 +142,12 @@ func (r *rig) compile(t testing.TB, ps []*problem) *device.Library {
 		h := p.Gemm
 		h.Name, h.Packed = fmt.Sprintf("p%d", i), true
 		h.B = Operand{Slot: slotP}
+		for _, x := range append(g.Tiles(r.t), h.Tiles(r.t)...) {
+			if !known[x] {
+				known[x] = true
+				EmitTiles(tiles, []tile{x})
+			}
+		}
 		for _, err := range []error{EmitGemm(m, &g), EmitGemm(m, &h), EmitPackB(m, &pack)} {
 			if err != nil {
 				t.Fatal(err)
@@ -150,7 +157,7 @@ func (r *rig) compile(t testing.TB, ps []*problem) *device.Library {
 			t.Fatalf("problem %d needs %d bytes of scratch", i, s)
 		}
 	}
-	l, err := jit.Load(append(modules, r.core)...)
+	l, err := jit.Load(append(modules, r.core, tiles)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,6 +403,57 @@ func TestConvolutions(t *testing.T) {
 				add(c.inputGradient(), "input gradient", c)
 			}
 		}
+		r.checkAll(t, ps, names)
+	})
+}
+
+// Products whose operands are read in place, in the chunks that TileFor gives them.
+func TestProductsReadInPlace(t *testing.T) {
+	convs := []conv{
+		{8, 12, 12, 8, 16, 3, 3, 1, 1},
+		{9, 12, 16, 5, 8, 5, 3, 1, 1},
+		{5, 32, 16, 3, 32, 5, 5, 1, 2},
+		{16, 17, 17, 6, 24, 3, 3, 2, 1},
+	}
+	eachTarget(t, func(t *testing.T, r *rig) {
+		var ps []*problem
+		var names []string
+		add := func(p *problem, what string) {
+			for _, packed := range []bool{false, true} {
+				d := p.direct(packed)
+				if d.form == packedForm {
+					continue
+				}
+				q := *p
+				q.Rows, q.Cols = d.tileFor(max(1, product(p.Batch)), product(p.M), product(p.N), product(p.K))
+				q.Packed = packed
+				if q.directLayout(r.t) == nil {
+					t.Errorf("%s: chunks of %dx%d keep it from being read in place", what, q.Rows, q.Cols)
+				}
+				q.Packed = false
+				ps, names = append(ps, &q), append(names, what)
+				return
+			}
+			t.Errorf("%s is not read in place", what)
+		}
+		for _, c := range convs {
+			add(c.forward(), fmt.Sprint("forward ", c))
+			p := c.filterGradient()
+			if c.co%16 != 0 {
+				p.M, p.N, p.A, p.B = p.N, p.M, p.B, p.A
+				p.A.Slot, p.B.Slot, p.ldc = slotA, slotB, product(p.N)
+				p.a, p.b = p.b, p.a
+			}
+			add(p, fmt.Sprint("filter gradient ", c))
+		}
+		add(simple(64, 32, 80, false, false), "few columns")
+		add(simple(40, 48, 1300, true, false), "long sum")
+		add(simple(3, 16, 2052, true, false), "long sum of few rows")
+		p := &problem{ldc: 32, a: make([]float32, 2*1024*24), b: make([]float32, 2*1024*32)}
+		p.Gemm = Gemm{Batch: []int{2}, M: []int{24}, N: []int{32}, K: []int{1024},
+			A: Operand{Slot: slotA, At: Affine{Batch: []int{1024 * 24}, Outer: []int{1}, Sum: []int{24}}},
+			B: Operand{Slot: slotB, At: Affine{Batch: []int{1024 * 32}, Outer: []int{1}, Sum: []int{32}}}}
+		add(p, "parts of a long sum")
 		r.checkAll(t, ps, names)
 	})
 }
