@@ -22,6 +22,25 @@ func Philox(fn *build.Func, counter [4]V, key [2]V) [4]V {
 
 // mulWide is the 64-bit product of unsigned x and m in two halves.
 func mulWide(fn *build.Func, x V, m int64) (hi, lo V) {
+	if n := build.Lanes(x); n > 1 {
+		// The machine multiplies every other lane. Picking the halves apart by
+		// shifts takes a third of the time of widening and narrowing.
+		wide := build.VecOf(n/2, build.I64)
+		at32, low := build.IntOf(wide, 32), build.IntOf(wide, 1<<32-1)
+		w := fn.Bitcast(x, wide)
+		even := fn.Mul(fn.And(w, low), build.IntOf(wide, m))
+		odd := fn.Mul(fn.LShr(w, at32), build.IntOf(wide, m))
+		lanes := make([]int, n)
+		for i := range lanes {
+			lanes[i] = i/2*2 + 1 + i%2*n // odd i32 lanes of even, then of odd
+		}
+		e, o := fn.Bitcast(even, x.Type()), fn.Bitcast(odd, x.Type())
+		hi = fn.Shuffle(e, o, lanes...)
+		for i := range lanes {
+			lanes[i]--
+		}
+		return hi, fn.Shuffle(e, o, lanes...)
+	}
 	wide := build.LikeType(x, build.I64)
 	p := fn.Mul(fn.ZExt(x, build.I64), build.IntOf(wide, m))
 	return fn.Trunc(fn.LShr(p, build.IntOf(wide, 32)), build.I32), fn.Trunc(p, build.I32)
