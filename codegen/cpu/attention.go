@@ -182,9 +182,10 @@ func (a *attention) eachLane(f func(q V), vectors int) {
 }
 
 // product computes out[r][lane] (+)= sum over k of x[r*xr+k*xk] * y[k][lane]
-// for rows of edge lanes. keep is nil to overwrite out, or gives the factor of
-// its old value for the vector of lanes at q.
-func (a *attention) product(rows, depth int, x V, xr, xk int, y, out V, keep func(q V) V) {
+// for rows of edge lanes; rows and depth are constants or multiples of 8. keep
+// is nil to overwrite out, or gives the factor of its old value for the vector
+// of lanes at q.
+func (a *attention) product(rows, depth V, x V, xr, xk int, y, out V, keep func(q V) V) {
 	const nv = 2
 	tile := func(n int, r, q V) {
 		to := a.At(out, a.Add(a.Mul(r, c64(edge)), q))
@@ -224,32 +225,46 @@ func (a *attention) product(rows, depth int, x V, xr, xk int, y, out V, keep fun
 			return acc
 		}
 		const u = 4
-		acc = a.For(c64(0), c64(depth/u*u), c64(u), acc, func(k V, acc []V) []V { return step(k, u, acc) })
-		acc = a.For(c64(depth/u*u), c64(depth), c64(1), acc, func(k V, acc []V) []V { return step(k, 1, acc) })
+		whole, single := depth, false
+		if n, ok := build.ConstInt(depth); ok {
+			whole, single = build.Int(n/u*u), n%u != 0
+		}
+		acc = a.For(c64(0), whole, c64(u), acc, func(k V, acc []V) []V { return step(k, u, acc) })
+		if single {
+			acc = a.For(whole, depth, c64(1), acc, func(k V, acc []V) []V { return step(k, 1, acc) })
+		}
 		for i := 0; i < n; i++ {
 			for v := 0; v < nv; v++ {
 				a.Store(acc[i*nv+v], a.Offset(to, i*edge+v*a.vl))
 			}
 		}
 	}
-	full := rows / a.mr * a.mr
+	full, rest := rows, 0
+	if n, ok := build.ConstInt(rows); ok {
+		rest = int(n) % a.mr
+		full = build.Int(n - int64(rest))
+	}
 	a.eachLane(func(q V) {
-		a.Range(c64(0), c64(full), c64(a.mr), func(r V) { tile(a.mr, r, q) })
-		if full < rows {
-			tile(rows-full, c64(full), q)
+		a.Range(c64(0), full, c64(a.mr), func(r V) { tile(a.mr, r, q) })
+		if rest > 0 {
+			tile(rest, full, q)
 		}
 	}, nv)
 }
 
 // partners calls f for every entry of the chunk's block in the table in buffer
-// buf, with the partner block and the address of its mask words, wanted only
-// where partial is true.
-func (a *attention) partners(buf int, f func(block, partial, words V)) {
+// buf, with the partner block, how many of its positions need be looked at,
+// and the address of its mask words, wanted only where partial is true.
+func (a *attention) partners(buf int, f func(block, count, partial, words V)) {
 	table := a.SlotPtr(a.args, buf, build.I32)
 	word := func(i V) V { return a.SExt(a.Load(build.I32, a.At(table, i)), build.I64) }
 	a.Range(word(a.block), word(a.Add(a.block, c64(1))), c64(2), func(at V) {
 		w := word(a.Add(at, c64(1)))
-		f(word(at), a.Ne(w, c64(0)), a.At(table, w))
+		block, count := word(at), c64(edge)
+		if a.t%edge != 0 {
+			count = a.And(a.Add(a.rowsOf(block), c64(7)), c64(-8))
+		}
+		f(block, count, a.Ne(w, c64(0)), a.At(table, w))
 	})
 }
 
@@ -298,12 +313,12 @@ func (a *attention) forward() {
 		a.Store(a.splat(masked), a.At(top, i))
 		a.Store(a.splat(0), a.At(sum, i))
 	}, 1)
-	a.partners(table, func(block, partial, words V) {
+	a.partners(table, func(block, count, partial, words V) {
 		a.copyIn(k, block, kb, 1)
 		a.copyIn(v, block, vb, 1)
-		a.product(edge, a.d, kb, a.dp, 1, qt, s, nil)
-		a.whenPartial(partial, words, func(words V) { a.softmax(s, top, sum, corr, words) })
-		a.product(a.d, edge, vb, 1, a.dp, s, ot, func(i V) V { return a.load(corr, i) })
+		a.product(count, c64(a.d), kb, a.dp, 1, qt, s, nil)
+		a.whenPartial(partial, words, func(words V) { a.softmax(s, top, sum, corr, count, words) })
+		a.product(c64(a.d), count, vb, 1, a.dp, s, ot, func(i V) V { return a.load(corr, i) })
 	})
 	a.copyOut(ot, rows, out, func(i V) V { return a.FDiv(a.splat(1), a.load(sum, i)) })
 	to, n := a.perHead(lse, a.block), a.rowsOf(a.block)
@@ -316,21 +331,27 @@ func (a *attention) forward() {
 // softmax replaces the scores s of one block by exp(s - top), top being the
 // largest so far, and updates top, the sums, and corr, the factor for what was
 // summed with the old top.
-func (a *attention) softmax(s, top, sum, corr, words V) {
+func (a *attention) softmax(s, top, sum, corr, count, words V) {
 	a.eachLane(func(q V) {
 		old := a.load(top, q)
 		col := a.At(s, q)
-		m := a.For(c64(0), c64(edge), c64(1), []V{old}, func(c V, m []V) []V {
-			p := a.At(col, a.Mul(c, c64(edge)))
-			x := a.Load(a.Module.Vec(), p)
-			if words != nil {
-				x = a.Select(a.allowed(words, q, c), x, a.splat(masked))
-				a.Store(x, p)
-			}
-			return []V{a.FMax(x, m[0])}
-		})[0]
 		const u = 4
-		part := a.For(c64(0), c64(edge), c64(u), []V{a.splat(0), a.splat(0)}, func(c V, part []V) []V {
+		ms := a.For(c64(0), count, c64(u), []V{old, old, old, old}, func(c V, m []V) []V {
+			m = append([]V(nil), m...)
+			for i := range m {
+				c := a.Add(c, c64(i))
+				p := a.At(col, a.Mul(c, c64(edge)))
+				x := a.Load(a.Module.Vec(), p)
+				if words != nil {
+					x = a.Select(a.allowed(words, q, c), x, a.splat(masked))
+					a.Store(x, p)
+				}
+				m[i] = a.FMax(x, m[i])
+			}
+			return m
+		})
+		m := a.FMax(a.FMax(ms[0], ms[1]), a.FMax(ms[2], ms[3]))
+		part := a.For(c64(0), count, c64(u), []V{a.splat(0), a.splat(0)}, func(c V, part []V) []V {
 			part = append([]V(nil), part...)
 			for i := 0; i < u; i++ {
 				p := a.Offset(a.At(col, a.Mul(c, c64(edge))), i*edge)
@@ -361,18 +382,18 @@ func (a *attention) gradQ() {
 	a.perLane(lse, l)
 	a.perLane(delta, e)
 	a.zero(sum, c64(size))
-	a.partners(table, func(block, partial, words V) {
+	a.partners(table, func(block, count, partial, words V) {
 		a.copyIn(k, block, kb, 1)
 		a.copyIn(v, block, vb, 1)
-		a.product(edge, a.d, kb, a.dp, 1, qt, s, nil)
-		a.product(edge, a.d, vb, a.dp, 1, gt, ds, nil)
+		a.product(count, c64(a.d), kb, a.dp, 1, qt, s, nil)
+		a.product(count, c64(a.d), vb, a.dp, 1, gt, ds, nil)
 		a.whenPartial(partial, words, func(words V) {
 			a.eachLane(func(i V) {
 				lv, ev := a.load(l, i), a.load(e, i)
-				a.Range(c64(0), c64(edge), c64(1), func(c V) { a.pair(s, ds, words, i, c, lv, ev, false) })
+				a.Range(c64(0), count, c64(1), func(c V) { a.pair(s, ds, words, i, c, lv, ev, false) })
 			}, 1)
 		})
-		a.product(a.d, edge, kb, 1, a.dp, ds, sum, func(V) V { return nil })
+		a.product(c64(a.d), count, kb, 1, a.dp, ds, sum, func(V) V { return nil })
 	})
 	a.copyOut(sum, kb, dq, func(V) V { return a.splat(a.k.Template.F) })
 }
@@ -404,23 +425,23 @@ func (a *attention) gradKV() {
 	a.turn(qb, vt)
 	a.zero(sumK, c64(size))
 	a.zero(sumV, c64(size))
-	a.partners(table, func(block, partial, words V) {
+	a.partners(table, func(block, count, partial, words V) {
 		a.copyIn(q, block, qb, 1)
 		a.copyIn(do, block, gb, 1)
-		a.product(edge, a.d, qb, a.dp, 1, kt, s, nil)
-		a.product(edge, a.d, gb, a.dp, 1, vt, ds, nil)
+		a.product(count, c64(a.d), qb, a.dp, 1, kt, s, nil)
+		a.product(count, c64(a.d), gb, a.dp, 1, vt, ds, nil)
 		ls, es := a.perHead(lse, block), a.perHead(delta, block)
 		last := a.Sub(a.rowsOf(block), c64(1))
 		a.whenPartial(partial, words, func(words V) {
-			a.Range(c64(0), c64(edge), c64(1), func(c V) {
+			a.Range(c64(0), count, c64(1), func(c V) {
 				row := a.Min(c, last)
 				lv, ev := a.Splat(a.vl, a.Load(build.F32, a.At(ls, row))), a.Splat(a.vl, a.Load(build.F32, a.At(es, row)))
 				a.eachLane(func(i V) { a.pair(s, ds, words, i, c, lv, ev, true) }, 1)
 			})
 		})
 		add := func(V) V { return nil }
-		a.product(a.d, edge, gb, 1, a.dp, s, sumV, add)
-		a.product(a.d, edge, qb, 1, a.dp, ds, sumK, add)
+		a.product(c64(a.d), count, gb, 1, a.dp, s, sumV, add)
+		a.product(c64(a.d), count, qb, 1, a.dp, ds, sumK, add)
 	})
 	a.copyOut(sumK, qb, dk, func(V) V { return a.splat(a.k.Template.F) })
 	a.copyOut(sumV, qb, dv, func(V) V { return a.splat(1) })

@@ -66,12 +66,8 @@ func Log(fn *build.Func, x V) V {
 	y = k.FMA(e, k.f(-2.12194440e-4), y)
 	y = k.FMA(z2, k.f(-0.5), y)
 	r := k.FMA(e, k.f(0.693359375), k.FAdd(z, y))
-	inf := k.f(math.Inf(1))
-	r = k.Select(k.FLt(x, inf), r, x) // +Inf and NaN
-	r = k.Select(k.FGt(x, k.f(0)), r, k.FSub(x, x))
-	// x - x is 0 for 0: the only argument left that is not NaN or negative.
-	r = k.Select(k.FLt(x, k.f(0)), k.FDiv(k.FSub(x, x), k.f(0)), r)
-	return k.Select(k.FEq(x, k.f(0)), k.f(math.Inf(-1)), r)
+	r = k.Select(k.FEq(x, k.f(math.Inf(1))), x, r)
+	return k.Select(k.FGt(x, k.f(0)), r, k.Select(k.FEq(x, k.f(0)), k.f(math.Inf(-1)), k.f(math.NaN())))
 }
 
 // Tanh is the hyperbolic tangent, within 2 ulp; NaN gives NaN, -0 gives -0.
