@@ -1,11 +1,3 @@
-// Command irdump shows what the compiler makes of a system: any function at
-// any stage, kernels down to assembly, the memory plan, or a page that shows
-// one function pass by pass.
-//
-//	irdump -system demo -stage dce -func prior.train
-//	irdump -system demo -html train.html
-//	irdump -system demo -memory -func dvae.train -o memory
-//	irdump -system demo -kernel matmul -as asm
 package main
 
 import (
