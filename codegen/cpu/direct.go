@@ -694,6 +694,9 @@ func (d *direct) tileFor(batches, m, n, k int) (rows, cols int) {
 	rows, cols = m, n
 	for m/rows*(n/cols) < chunks {
 		r, c := smaller(rows, d.rowUnit, m, 1), smaller(cols, d.colUnit, n, columnGrain)
+		if d.b != nil && c < d.colUnit {
+			c = cols // few rows would not repay padding the picture once more
+		}
 		switch {
 		case c < cols && (cols >= 2*rows || r == rows):
 			cols = c
