@@ -26,6 +26,7 @@ type Config struct {
 	// What short runs need different from the paper's three million updates;
 	// 0 is the release's value.
 	CodeStd     float64 // standard deviation of the initial codebook; 0 is 1/sqrt(Codebook)
+	Narrow      int     // blocks narrow to 1/Narrow of their width; 0 is 4
 	Gain        float64 // factor on residual branches; 0 is 1/L^2 with L blocks in the network
 	MinLogScale float64 // lower limit of ln b; 0 is -7
 }
@@ -40,6 +41,13 @@ const maxLogScale = 7
 // Grid is the side of the token grid.
 func (c Config) Grid() int { return c.ImageSize >> (c.Groups - 1) }
 
+func (c Config) narrow() int {
+	if c.Narrow == 0 {
+		return 4
+	}
+	return c.Narrow
+}
+
 func (c Config) check() error {
 	switch {
 	case c.ImageSize < 1 || c.Width < 4 || c.Groups < 1 || c.BlocksPerGroup < 1 || c.Codebook < 2 || c.CodeDim < 1 || c.Batch < 1 || c.CodeBatch < 0:
@@ -48,8 +56,8 @@ func (c Config) check() error {
 		return fmt.Errorf("dvae: stem kernel %d is even; zero padding of (k-1)/2 needs an odd one", c.Stem)
 	case c.ImageSize%(1<<(c.Groups-1)) != 0:
 		return fmt.Errorf("dvae: image size %d is no multiple of 2^%d, the factor between image and tokens", c.ImageSize, c.Groups-1)
-	case c.Width%4 != 0:
-		return fmt.Errorf("dvae: width %d is no multiple of 4; blocks narrow to a quarter", c.Width)
+	case c.Narrow < 0 || c.Width%c.narrow() != 0:
+		return fmt.Errorf("dvae: width %d is no multiple of %d, what blocks narrow by", c.Width, c.narrow())
 	}
 	return nil
 }
@@ -188,7 +196,7 @@ func (c Config) decoder(f *ir.Func, x *ir.Value) *ir.Value {
 }
 
 // block is the release's residual block: four convolutions, each after a ReLU,
-// through a quarter of the width, scaled by Gain. The skip path is a 1x1 convolution where the width changes.
+// through a quarter of the width (see Narrow), scaled by Gain. The skip path is a 1x1 convolution where the width changes.
 func (c Config) block(s nn.Scope, group, index int, x *ir.Value, width int, kernels []int) *ir.Value {
 	if x.Invalid() {
 		return x
@@ -202,7 +210,7 @@ func (c Config) block(s nn.Scope, group, index int, x *ir.Value, width int, kern
 	s.Func.Region(l.Name(), false, func() {
 		h := x
 		for i, k := range kernels {
-			n := width / 4
+			n := width / c.narrow()
 			if i == len(kernels)-1 {
 				n = width
 			}
