@@ -28,7 +28,7 @@ func Compile(ctx context.Context, tools *toolchain.Tools, kernels []*kern.Kernel
 			return nil, err
 		}
 		for _, k := range kernels {
-			if k.Template == nil && k.FindContract() != nil {
+			if k.FindContract() != nil {
 				m := build.NewModule(t)
 				EmitMicroKernels(m)
 				ms = append(ms, toolchain.Module{Name: "gemm register tiles", Text: m.Text()})

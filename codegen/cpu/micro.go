@@ -16,7 +16,7 @@ const unroll = 4
 
 func microName(rows int) string { return fmt.Sprintf("gemm_micro%d", rows) }
 
-// EmitMicroKernels defines the register tiles that all matrix products of a target share. One
+// EmitMicroKernels defines the code that all matrix products of a target share. One
 // module of a shared object must hold them; those of EmitGemm only declare them.
 //
 // gemm_microR(a, b, c, kc, ldb, ldc, add, next) computes R rows by NR columns of c (+)= a*b:
@@ -24,6 +24,7 @@ func microName(rows int) string { return fmt.Sprintf("gemm_micro%d", rows) }
 // next is where the product will read b after that. If add is 0, c is written without being
 // read. Sums run over k in order.
 func EmitMicroKernels(m *build.Module) {
+	emitTranspose(m)
 	for r := 1; r <= m.Target.MR; r++ {
 		emitMicroKernel(m, r)
 	}
@@ -81,6 +82,31 @@ func emitMicroKernel(m *build.Module, rows int) {
 	}
 	f.If(f.Eq(add, build.Int(0)), func() []V { store(false); return nil }, func() []V { store(true); return nil })
 	f.Return()
+}
+
+// emitTranspose defines gemm_transpose(from, fromRow, to, toRow): it writes the transpose of a
+// block of as many rows as a vector has lanes. LLVM takes longer over its shuffles than over all
+// the rest of a packing kernel.
+func emitTranspose(m *build.Module) {
+	f32p := build.PtrTo(build.F32)
+	from, to := build.NoAlias("from", f32p), build.NoAlias("to", f32p)
+	fromRow, toRow := build.Param("fromRow", build.I64), build.Param("toRow", build.I64)
+	f := m.Func(transposeName, build.Hidden, from, fromRow, to, toRow)
+	in := make([]V, m.Target.Lanes)
+	for r := range in {
+		in[r] = f.Load(m.Vec(), f.At(from, f.Mul(fromRow, build.Int(int64(r)))))
+	}
+	for r, x := range f.Transpose(in) {
+		f.Store(x, f.At(to, f.Mul(toRow, build.Int(int64(r)))))
+	}
+	f.Return()
+}
+
+const transposeName = "gemm_transpose"
+
+func callTranspose(f *build.Func, from V, fromRow int, to V, toRow int) {
+	f32p := build.PtrTo(build.F32)
+	f.Call(f.Module.Extern(transposeName, f32p, build.I64, f32p, build.I64), from, build.Int(int64(fromRow)), to, build.Int(int64(toRow)))
 }
 
 // callMicro calls the micro-kernel for rows, an i64 from 1 to MR.

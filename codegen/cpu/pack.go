@@ -117,22 +117,14 @@ func (s *source) packPanel(sum bool, k0, kc, n0, rem, temp, panel V) {
 		f.Range(build.Int(0), n, build.Int(int64(t.Lanes)), func(i V) {
 			whole := f.Le(f.Add(i, build.Int(int64(t.Lanes))), n)
 			for v := 0; v < t.NV; v++ {
-				in := make([]V, t.Lanes)
-				for r := range in {
-					in[r] = f.Load(f.Module.Vec(), f.At(f.Offset(temp, (v*t.Lanes+r)*stride), i))
-				}
-				out := f.Transpose(in)
+				src := f.At(f.Offset(temp, v*t.Lanes*stride), i)
 				dst := f.Offset(f.At(panel, f.Mul(f.Add(k, i), nr)), v*t.Lanes)
 				f.If(whole, func() []V {
-					for r := range out {
-						f.Store(out[r], f.Offset(dst, r*t.NR()))
-					}
+					callTranspose(f, src, stride, dst, t.NR())
 					return nil
 				}, func() []V {
 					// The rest of the panel belongs to somebody else.
-					for r := range out {
-						f.Store(out[r], f.Offset(spare, r*t.Lanes))
-					}
+					callTranspose(f, src, stride, spare, t.Lanes)
 					f.Range(build.Int(0), f.Sub(n, i), build.Int(1), func(r V) {
 						x := f.Load(f.Module.Vec(), f.At(spare, f.Mul(r, build.Int(int64(t.Lanes)))))
 						f.Store(x, f.At(dst, f.Mul(r, nr)))
@@ -154,14 +146,7 @@ func (s *source) packTransposed(k0, kc, m0, mc, temp, dst V) {
 	f.Range(build.Int(0), kc, lanes, func(k V) {
 		s.load(f.Add(k0, k), f.Min(lanes, f.Sub(kc, k)), m0, mc, temp, stride)
 		f.Range(build.Int(0), mc, lanes, func(i V) {
-			in := make([]V, t.Lanes)
-			for r := range in {
-				in[r] = f.Load(f.Module.Vec(), f.At(f.Offset(temp, r*stride), i))
-			}
-			to := f.At(dst, f.Add(f.Mul(i, build.Int(int64(aStride(t)))), k))
-			for r, x := range f.Transpose(in) {
-				f.Store(x, f.Offset(to, r*aStride(t)))
-			}
+			callTranspose(f, f.At(temp, i), stride, f.At(dst, f.Add(f.Mul(i, build.Int(int64(aStride(t)))), k)), aStride(t))
 		})
 	})
 }
