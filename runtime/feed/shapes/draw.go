@@ -35,7 +35,7 @@ const (
 	smallExtent  = 9*unit + unit/4 // 9.25 px
 	largeExtent  = 14 * unit
 	margin       = unit / 2 // every object keeps half a pixel to the edge
-	gap          = 2 * unit // the objects of a pair keep two pixels between them
+	gap          = 2 * unit // the objects of a pair keep two pixels between them, one after snapping
 	anchor       = 9 * unit // distance of the corner positions from the edges
 	anchorJitter = 6 * unit / 5
 )
@@ -57,7 +57,7 @@ type placed struct {
 }
 
 // Draw draws the scene into a new size x size picture, 8-bit RGB, row by row, three
-// bytes a pixel. Places and extents vary a little with the random stream. The error
+// bytes a pixel. Places vary with the random stream, by whole pixels. The error
 // is Check's, or says that the size is out of MinSize..MaxSize.
 func (s Scene) Draw(size int, r *dice.Stream) ([]uint8, error) {
 	if err := s.Check(); err != nil {
@@ -85,6 +85,17 @@ func (s Scene) draw(img []uint8, size int, r *dice.Stream, avoid func(Position) 
 	}
 }
 
+// snapped moves the object to whole pixels and gives it a whole number of them:
+// straight edges are sharp, and a picture's parts repeat from picture to picture,
+// which lets a small codebook describe them.
+func (o placed) snapped(size int) placed {
+	whole := func(x int) int { return (x + unit/2) / unit * unit }
+	o.extent = whole(o.extent)
+	at := func(c int) int { return min(max(whole(c-o.extent/2), 0), size*unit-o.extent) + o.extent/2 }
+	o.cx, o.cy = at(o.cx), at(o.cy)
+	return o
+}
+
 // extent draws the object's extent, within 2.5% of nominal.
 func (o Object) extent(size int, r *dice.Stream) int {
 	e := scale(smallExtent, size)
@@ -103,8 +114,8 @@ func (s Scene) placeSingle(size int, r *dice.Stream, avoid func(Position) bool) 
 	if s.Position == Anywhere {
 		for {
 			p.cx, p.cy = r.Between(lo, hi), r.Between(lo, hi)
-			if !avoid(nearestPosition(p.cx, p.cy, side)) {
-				return p
+			if q := p.snapped(size); !avoid(nearestPosition(q.cx, q.cy, side)) {
+				return q
 			}
 		}
 	}
@@ -112,7 +123,7 @@ func (s Scene) placeSingle(size int, r *dice.Stream, avoid func(Position) bool) 
 	j := scale(anchorJitter, size)
 	p.cx = min(max(x+r.Between(-j, j), lo), hi)
 	p.cy = min(max(y+r.Between(-j, j), lo), hi)
-	return p
+	return p.snapped(size)
 }
 
 // anchorOf is the centre of a position in a picture whose side is given in units.
@@ -176,6 +187,9 @@ func (s Scene) placePair(size int, r *dice.Stream) [2]placed {
 		first.cx, first.cy, second.cx, second.cy = c1, a1, c2, a2
 	} else {
 		first.cx, first.cy, second.cx, second.cy = a1, c1, a2, c2
+	}
+	for i := range pair {
+		pair[i] = pair[i].snapped(size)
 	}
 	return pair
 }
