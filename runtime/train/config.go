@@ -58,6 +58,7 @@ type DVAEConfig struct {
 	Beta        float64 `toml:"beta" comment:"final weight of the KL term"`
 	BetaOver    float64 `toml:"beta_over" comment:"part of the steps after which it is reached"`
 	ReleaseFrom float64 `toml:"release_from" comment:"part of the steps from which that weight falls again; 0 for never"`
+	ReleaseOver float64 `toml:"release_over" comment:"part of the steps this takes"`
 	Release     float64 `toml:"release" comment:"what it falls to in the end"`
 	Tau         float64 `toml:"tau" comment:"final temperature of the relaxation, from 1"`
 	TauOver     float64 `toml:"tau_over" comment:"part of the steps after which it is reached"`
@@ -122,7 +123,7 @@ func (c *Config) Validate() error {
 		key string
 		v   float64
 	}{
-		{"dvae.beta_over", c.DVAE.BetaOver}, {"dvae.tau_over", c.DVAE.TauOver}, {"dvae.release_from", c.DVAE.ReleaseFrom},
+		{"dvae.beta_over", c.DVAE.BetaOver}, {"dvae.tau_over", c.DVAE.TauOver}, {"dvae.release_from", c.DVAE.ReleaseFrom}, {"dvae.release_over", c.DVAE.ReleaseOver},
 		{"prior.bpe_dropout", c.Prior.Dropout}, {"clip.bpe_dropout", c.CLIP.Dropout},
 	} {
 		if !(d.v >= 0 && d.v <= 1) {

@@ -94,8 +94,8 @@ func TestPlateauSeesThroughNoise(t *testing.T) {
 }
 
 func TestKLWeightRisesHoldsAndIsReleased(t *testing.T) {
-	o := DVAEConfig{Options: Options{Steps: 1000}, Beta: 8, BetaOver: 0.1, ReleaseFrom: 0.5, Release: 1}
-	for step, want := range map[int64]float64{0: 0, 50: 4, 100: 8, 499: 8, 500: 8, 750: 4.5, 1000: 1} {
+	o := DVAEConfig{Options: Options{Steps: 1000}, Beta: 8, BetaOver: 0.1, ReleaseFrom: 0.5, ReleaseOver: 0.4, Release: 1}
+	for step, want := range map[int64]float64{0: 0, 50: 4, 100: 8, 499: 8, 500: 8, 700: 4.5, 900: 1, 1000: 1} {
 		if got := o.beta(step); math.Abs(got-want) > 1e-12 {
 			t.Errorf("step %d: %g, want %g", step, got, want)
 		}

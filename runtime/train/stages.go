@@ -67,7 +67,7 @@ func DVAE(c *Config, d *Data, m Model, codes int) (*Stage, error) {
 
 func (o DVAEConfig) beta(step int64) float64 {
 	if from := int64(o.ReleaseFrom * float64(o.Steps)); o.ReleaseFrom > 0 && step >= from {
-		return Cosine(o.Beta, o.Release, step-from, int64(o.Steps)-from)
+		return Cosine(o.Beta, o.Release, step-from, int64(o.ReleaseOver*float64(o.Steps)))
 	}
 	return Cosine(0, o.Beta, step, int64(o.BetaOver*float64(o.Steps)))
 }
