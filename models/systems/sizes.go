@@ -21,11 +21,11 @@ var Demo = Sizes{
 		ImageSize: 32, Width: 32, Groups: 3, BlocksPerGroup: 1, Stem: 5,
 		Codebook: 256, CodeDim: 64, Batch: 32, CodeBatch: 32,
 		Optimizer: nn.AdamW{Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, Decay: 1e-4},
-		CodeStd:   1, Gain: 0.3, MinLogScale: -3,
+		CodeStd:   1, Gain: 0.3, MinLogScale: -1,
 	},
 	Prior: dalle.Config{
 		TextLen: 32, TextVocab: 512, GridW: 8, GridH: 8, ImageVocab: 256,
-		Dim: 192, Heads: 6, Layers: 6, Kernel: 5,
+		Dim: 128, Heads: 4, Layers: 6, Kernel: 5,
 		Batch: 32, SampleBatch: 32,
 		Optimizer: priorOptimizer,
 	},

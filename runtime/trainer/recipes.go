@@ -63,12 +63,12 @@ func paper() train.Config {
 func demo(c *train.Config) {
 	c.Data = train.DataConfig{Source: "shapes", HoldBack: 1024, Pictures: 40_000, Views: 1}
 	d := &c.DVAE
-	d.Steps, d.LR, d.LRMin, d.DecayOver = 3000, 4e-3, 5e-5, 1
-	d.WarmUp, d.AverageDecay, d.AdamBeta2 = 100, 0.99, 0.99
-	d.Beta, d.BetaOver, d.Tau, d.TauOver = 8, 0.1, 1./16, 1
+	d.Steps, d.LR, d.LRMin, d.DecayOver = 3500, 4e-3, 5e-5, 1
+	d.WarmUp, d.AverageDecay, d.AdamBeta2 = 100, 0.998, 0.99
+	d.Beta, d.BetaOver, d.Tau, d.TauOver = 4, 0.03, 1./16, 1
 	d.ValidateEvery, d.ValidateBatches = 250, 4
 	p := &c.Prior
-	p.Steps, p.LR, p.LRMin, p.Schedule = 2000, 1e-3, 2e-5, train.ScheduleCosine
+	p.Steps, p.LR, p.LRMin, p.Schedule = 2500, 2e-3, 2e-5, train.ScheduleCosine
 	p.WarmUp, p.AverageDecay, p.AverageEvery = 100, 0.9, 10
 	p.ValidateEvery, p.ValidateBatches = 250, 8
 	k := &c.CLIP
@@ -76,7 +76,7 @@ func demo(c *train.Config) {
 	k.ValidateEvery, k.ValidateBatches = 200, 4
 	c.Snapshot.Every = 250
 	c.Log.Every = 10
-	c.Sample.Captions, c.Sample.Candidates = 120, 16
+	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 120, 16, 0.7
 }
 
 // emoji is for hours on one GPU, on a folder of small pictures.
