@@ -16,9 +16,9 @@ const (
 	// stackBytes is each worker's kernel stack; kernels keep little there and never recurse.
 	stackBytes = 256 << 10
 	// defaultSpin is how long a worker without work looks for some before it parks. Waking a
-	// parked worker takes 10 to 50 us, and launches of one step follow each other within 5 us;
-	// longer spinning only takes time from other processes.
-	defaultSpin = 40 * time.Microsecond
+	// parked worker costs 50 us and more, and kernels of one chunk last up to 1 ms: with 40 us of
+	// spinning two workers trained no faster than one (90 ms a step of demo's dvae, against 44 ms).
+	defaultSpin = 2 * time.Millisecond
 )
 
 // PoolOptions configures NewPool.
@@ -26,7 +26,7 @@ type PoolOptions struct {
 	Workers int           // including the goroutine that calls Run; 0 means GOMAXPROCS
 	Scratch int           // bytes of scratch memory for each worker, at least what the kernels need
 	Pin     bool          // bind the helpers to processors, where there are at least as many as workers
-	Spin    time.Duration // how long to look for work before parking; 0 means 40 us
+	Spin    time.Duration // how long to look for work before parking; 0 means 2 ms
 }
 
 // Pool shares the chunks of one kernel launch among workers: the caller and Workers-1 helper
