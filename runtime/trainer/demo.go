@@ -97,7 +97,7 @@ func (c *demoCommand) run(ctx context.Context, a *app) error {
 	}
 	s.ReconstructionMSE = recon.mse
 	if recon.score != nil {
-		s.JudgeAccuracyReconstructed = &recon.score.All
+		s.JudgeAccuracyReconstructed = &recon.score.Shapes
 	}
 	captions, err := a.heldOut(a.cfg.Sample.Captions)
 	if err != nil {
@@ -115,7 +115,7 @@ func (c *demoCommand) run(ctx context.Context, a *app) error {
 		if j, err = judgeSamples(results); err != nil {
 			return err
 		}
-		s.JudgeAccuracy, s.JudgeAccuracyRandom = &j.Best.All, &j.Other.All
+		s.JudgeAccuracy, s.JudgeAccuracyRandom = &j.Best.Shapes, &j.Other.Shapes
 		s.Judge = map[string]score{"best": j.Best, "first": j.First, "any": j.Any, "random": j.Other}
 	}
 	for _, name := range sortedKeys(s.Seconds) {
@@ -151,7 +151,7 @@ func (a *app) finish(s *summary, hardware metrics.Hardware, recon *reconstructed
 		return err
 	}
 	if s.JudgeAccuracy != nil {
-		fmt.Fprintf(a.out, "%d held-out captions: %.1f%% of the best pictures show what the caption says (chance %.1f%%)\n",
+		fmt.Fprintf(a.out, "%d held-out captions: %.1f%% of the best pictures are right in shape and colour of every object (chance %.1f%%)\n",
 			s.Captions, 100**s.JudgeAccuracy, 100**s.JudgeAccuracyRandom)
 	}
 	fmt.Fprintf(a.out, "%s in all; report: %s\n", metrics.FormatDuration(time.Duration(s.Seconds["total"]*float64(time.Second))), filepath.Join(a.cfg.Out, "report.html"))

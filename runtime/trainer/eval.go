@@ -61,7 +61,7 @@ func (c *evalCommand) run(ctx context.Context, a *app) error {
 		}
 		out["judge"] = map[string]score{"best": j.Best, "first": j.First, "any": j.Any, "random": j.Other}
 		fmt.Fprintf(a.out, "judge  best of %d %.3f first %.3f any %.3f random %.3f on %d held-out captions\n",
-			s.Candidates, j.Best.All, j.First.All, j.Any.All, j.Other.All, len(captions))
+			s.Candidates, j.Best.Shapes, j.First.Shapes, j.Any.Shapes, j.Other.Shapes, len(captions))
 	}
 	return writeJSON(filepath.Join(a.cfg.Out, "eval.json"), out)
 }

@@ -129,7 +129,7 @@ func reconstructionSection(r *reconstructed) (metrics.Section, error) {
 	}
 	figures := metrics.Figures{{Label: "mean squared error", Value: fmt.Sprintf("%.5f", r.mse), Note: fmt.Sprintf("of pixels in [0,1], %d pictures", len(r.originals))}}
 	if r.score != nil {
-		figures = append(figures, metrics.Figure{Label: "still read right", Value: percent(r.score.All), Note: "by the judge: what samples can reach"})
+		figures = append(figures, metrics.Figure{Label: "still read right", Value: percent(r.score.Shapes), Note: "by the judge: what samples can reach"})
 	}
 	return metrics.Section{Title: "Reconstructions", Blocks: []metrics.Block{figures, pairs}}, nil
 }
