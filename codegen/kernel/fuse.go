@@ -129,17 +129,18 @@ func (u *unit) innermost() bool {
 	return false
 }
 
-// consumers lists the units reading something u computes, in program order.
-func (fu *fusion) consumers(u *unit) []*unit {
+// consumers is the set of units reading something u computes.
+func (fu *fusion) consumers(u *unit) map[*unit]bool {
 	set := map[*unit]bool{}
 	for _, v := range u.outs {
 		for c := range fu.users[v] {
 			set[c] = true
 		}
 	}
-	return fu.ordered(set)
+	return set
 }
 
+// ordered lists a set of units in program order.
 func (fu *fusion) ordered(set map[*unit]bool) []*unit {
 	var out []*unit
 	for c := range set {
@@ -256,16 +257,17 @@ func (fu *fusion) kept(m *unit, inside map[*unit]bool) map[*ir.Value]bool {
 	return keep
 }
 
-// epilogues merges pointwise units into the contraction they follow.
-func (fu *fusion) epilogues() {
+// grow merges into every unit that start accepts, in program order, the units
+// near it that fit, the earliest first, until none does.
+func (fu *fusion) grow(start func(u *unit) bool, near func(u *unit) map[*unit]bool, fits func(u, c *unit) bool) {
 	for _, u := range append([]*unit(nil), fu.units...) {
-		if u == nil || !u.isContract() {
+		if u == nil || !fusable(u) || !start(u) || fu.of[u.outs[0]] != u {
 			continue
 		}
 		for again := true; again; {
 			again = false
-			for _, c := range fu.consumers(u) {
-				if fusable(c) && c.isMap() && c.sp.fullLen() == u.sp.fullLen() && fu.merge(u, c, u) {
+			for _, c := range fu.ordered(near(u)) {
+				if fusable(c) && fits(u, c) && fu.merge(u, c, u) {
 					u = fu.units[len(fu.units)-1]
 					again = true
 					break
@@ -275,37 +277,23 @@ func (fu *fusion) epilogues() {
 	}
 }
 
+// epilogues merges pointwise units into the contraction they follow.
+func (fu *fusion) epilogues() {
+	fu.grow((*unit).isContract, fu.consumers, func(u, c *unit) bool { return c.isMap() && c.sp.fullLen() == u.sp.fullLen() })
+}
+
 // rows merges reductions over the same rows with each other and with
 // pointwise units over the same rows or elements.
 func (fu *fusion) rows() {
-	for _, u := range append([]*unit(nil), fu.units...) {
-		if u == nil || !fusable(u) || !u.isRow() || fu.of[u.outs[0]] != u {
-			continue
-		}
-		for again := true; again; {
-			again = false
-			near := fu.consumers(u)
-			for l := range fu.leaves[u] {
-				if p := fu.of[l]; p != nil && l.Type.Len() == u.sp.fullLen() {
-					near = append(near, p)
-				}
-			}
-			set := map[*unit]bool{}
-			for _, n := range near {
-				set[n] = true
-			}
-			for _, c := range fu.ordered(set) {
-				if !fusable(c) || !fu.sameRows(u, c) {
-					continue
-				}
-				if fu.merge(u, c, u) {
-					u = fu.units[len(fu.units)-1]
-					again = true
-					break
-				}
+	fu.grow((*unit).isRow, func(u *unit) map[*unit]bool {
+		near := fu.consumers(u)
+		for l := range fu.leaves[u] {
+			if p := fu.of[l]; p != nil && l.Type.Len() == u.sp.fullLen() {
+				near[p] = true
 			}
 		}
-	}
+		return near
+	}, fu.sameRows)
 }
 
 func (fu *fusion) sameRows(u, c *unit) bool {
@@ -332,52 +320,25 @@ func (fu *fusion) sameRows(u, c *unit) bool {
 
 // maps merges pointwise units into their pointwise consumers.
 func (fu *fusion) maps() {
-	for _, u := range append([]*unit(nil), fu.units...) {
-		if u == nil || !fusable(u) || !u.isMap() || fu.of[u.outs[0]] != u {
-			continue
-		}
-		for again := true; again; {
-			again = false
-			for _, c := range fu.consumers(u) {
-				if fusable(c) && c.isMap() && c.sp.fullLen() == u.sp.fullLen() && fu.merge(u, c, u) {
-					u = fu.units[len(fu.units)-1]
-					again = true
-					break
-				}
-			}
-		}
-	}
+	fu.grow((*unit).isMap, fu.consumers, func(u, c *unit) bool { return c.isMap() && c.sp.fullLen() == u.sp.fullLen() })
 }
 
 // siblings merges units of the same space that read a common large value.
 func (fu *fusion) siblings() {
-	for _, u := range append([]*unit(nil), fu.units...) {
-		if u == nil || !fusable(u) || u.root != nil || fu.of[u.outs[0]] != u {
-			continue
-		}
-		for again := true; again; {
-			again = false
-			set := map[*unit]bool{}
-			for l := range fu.leaves[u] {
-				if 2*l.Type.Len() > u.sp.fullLen() && u.sp.fullLen() > 64 {
-					for c := range fu.users[l] {
-						set[c] = true
-					}
-				}
-			}
-			delete(set, u)
-			for _, c := range fu.ordered(set) {
-				if !fusable(c) || c.root != nil || c.sp.fullLen() != u.sp.fullLen() || c.isMap() != u.isMap() || !u.isMap() && !fu.sameRows(u, c) {
-					continue
-				}
-				if fu.merge(u, c, u) {
-					u = fu.units[len(fu.units)-1]
-					again = true
-					break
+	fu.grow(func(u *unit) bool { return u.root == nil }, func(u *unit) map[*unit]bool {
+		near := map[*unit]bool{}
+		for l := range fu.leaves[u] {
+			if 2*l.Type.Len() > u.sp.fullLen() && u.sp.fullLen() > 64 {
+				for c := range fu.users[l] {
+					near[c] = true
 				}
 			}
 		}
-	}
+		delete(near, u)
+		return near
+	}, func(u, c *unit) bool {
+		return c.root == nil && c.sp.fullLen() == u.sp.fullLen() && c.isMap() == u.isMap() && (u.isMap() || fu.sameRows(u, c))
+	})
 }
 
 // finish orders the units: each after what it reads, otherwise by the place
