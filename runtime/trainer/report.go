@@ -20,7 +20,7 @@ func (a *app) writeReport(s *summary, hardware metrics.Hardware, recon *reconstr
 	figures := metrics.Figures{}
 	if s.JudgeAccuracy != nil {
 		figures = append(figures,
-			metrics.Figure{Label: "held-out captions drawn right", Value: percent(*s.JudgeAccuracy), Note: fmt.Sprintf("best of %d for each of %d captions", s.Candidates, s.Captions)},
+			metrics.Figure{Label: "held-out captions right in shape and colour", Value: percent(*s.JudgeAccuracy), Note: fmt.Sprintf("best of %d for each of %d captions", s.Candidates, s.Captions)},
 			metrics.Figure{Label: "by chance", Value: percent(*s.JudgeAccuracyRandom), Note: "the same pictures, other captions"})
 	}
 	figures = append(figures,
