@@ -2,10 +2,12 @@ package exec
 
 import (
 	"bytes"
+	"encoding/json"
 	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 )
 
@@ -237,21 +239,95 @@ func TestProfileNamesLaunches(t *testing.T) {
 		p.Run()
 	}
 	l := p.Profile()
-	if len(l) != 2 || l[0].Kernel != "axpy" || l[1].Values != "%z = square" || l[1].Count != 3 || l[0].Total <= 0 {
+	if len(l) != 2 || l[0].Kernel != "axpy" || l[1].Values != "%z = square" || l[1].Count != 3 || l[0].Total <= 0 || l[0].Busy <= 0 || l[0].Busy > l[0].Total {
 		t.Fatalf("%+v", l)
-	}
-	var b strings.Builder
-	if err := p.WriteProfile(&b, 10); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"demo.prior.forward: 3 runs of 2 launches", "0 axpy: %y = axpy (block0) demo.go:3", "GFLOP/s"} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("no %q in\n%s", want, &b)
-		}
 	}
 	p.ResetProfile()
 	if len(p.Profile()) != 0 {
 		t.Error("times remain after ResetProfile")
+	}
+}
+
+func TestFLOPsAreThoseOfAllLaunches(t *testing.T) {
+	for _, profile := range []bool{false, true} {
+		_, _, p := openTest(t, Options{Threads: 1, Profile: profile})
+		if got, want := p.FLOPs(), int64(3*testElems); got != want {
+			t.Errorf("%d FLOPs, want %d", got, want)
+		}
+	}
+}
+
+func TestStepIsAccountedFor(t *testing.T) {
+	s, _, p := openTest(t, Options{Threads: 2, Profile: true})
+	profile := s.Profile()
+	profile.Reset()
+	for range 3 {
+		time.Sleep(2 * time.Millisecond)
+		profile.Mark("data")
+		p.Run()
+		profile.Step()
+	}
+	wall := profile.last - profile.from
+	sum, names := p.total.total, ""
+	for _, h := range profile.host {
+		sum += h.total
+		names += h.name + " "
+	}
+	if sum != wall || names != "data unnamed " {
+		t.Errorf("%v of %v are accounted for, by %s", sum, wall, names)
+	}
+	var b strings.Builder
+	if err := profile.WriteText(&b, 10); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"demo: 3 steps of ", "on 2 threads", "data", "forward: kernels", "forward: between launches", "forward: threads without a chunk",
+		"demo.prior.forward: 3 runs of 2 launches", "0 axpy: %y = axpy (block0) demo.go:3", "GFLOP/s"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, &b)
+		}
+	}
+}
+
+// The trace must open in a viewer: slices of a track lie side by side or inside each other.
+func TestTraceNestsItsSlices(t *testing.T) {
+	s, _, p := openTest(t, Options{Threads: 2, Profile: true})
+	for range 2 {
+		p.Run()
+		s.Profile().Mark("log")
+		s.Profile().Step()
+	}
+	var b bytes.Buffer
+	if err := s.Profile().WriteTrace(&b); err != nil {
+		t.Fatal(err)
+	}
+	var trace struct {
+		TraceEvents []struct {
+			Name, Ph string
+			TS, Dur  float64
+			TID      int
+		}
+	}
+	if err := json.Unmarshal(b.Bytes(), &trace); err != nil {
+		t.Fatal(err)
+	}
+	type slice struct{ from, to float64 }
+	open, names := map[int][]slice{}, map[string]int{}
+	for _, e := range trace.TraceEvents {
+		if e.Ph != "X" {
+			continue
+		}
+		names[e.Name]++
+		x, stack := slice{e.TS, e.TS + e.Dur}, open[e.TID]
+		for len(stack) > 0 && stack[len(stack)-1].to <= x.from+1e-6 {
+			stack = stack[:len(stack)-1]
+		}
+		if len(stack) > 0 && x.to > stack[len(stack)-1].to+1e-6 {
+			t.Errorf("%s of track %d lies across another slice", e.Name, e.TID)
+		}
+		open[e.TID] = append(stack, x)
+	}
+	if names["demo.prior.forward"] != 1 || names["block0"] != 1 || names["log"] != 1 || names["axpy"] < 2 {
+		t.Errorf("slices %v", names)
 	}
 }
 

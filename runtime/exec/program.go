@@ -2,7 +2,6 @@ package exec
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/gouache-ml/gouache/runtime/device/cpu"
 )
@@ -18,6 +17,8 @@ type Program struct {
 	inputs, outputs []Tensor
 	args            *cpu.Arena // the argument blocks of all launches, one after the other
 	run             Run
+	times           []launchTime // by launch, when profiled
+	total           programTime
 }
 
 // Run is one execution in progress, as generated code sees it.
@@ -27,7 +28,8 @@ type Run struct {
 	args    uintptr // address of the argument blocks
 	block   []int64 // their contents
 	first   []int   // the slot where each launch's block starts, and the end
-	times   []launchTime
+	// around, when set, is called for each launch instead of running it.
+	around func(kernel, launch int)
 }
 
 func newProgram(m *Model, spec *ProgramSpec) (*Program, error) {
@@ -54,8 +56,9 @@ func newProgram(m *Model, spec *ProgramSpec) (*Program, error) {
 	}
 	p.args = args
 	p.run = Run{pool: m.sys.pool, kernels: m.sys.kernels}
-	if m.sys.profile {
-		p.run.times = make([]launchTime, len(spec.Launches))
+	if m.sys.profile != nil {
+		p.times = make([]launchTime, len(spec.Launches))
+		p.run.around = p.timed
 	}
 	p.run.args, p.run.block = args.Addr(0), args.I64(0, slots)
 	slot := 0
@@ -78,23 +81,29 @@ func newProgram(m *Model, spec *ProgramSpec) (*Program, error) {
 // Run executes the program once. It allocates nothing.
 func (p *Program) Run() {
 	p.model.sys.turn.Lock()
-	p.spec.Run(&p.run)
+	if profile := p.model.sys.profile; profile != nil {
+		profile.enclose(p)
+	} else {
+		p.spec.Run(&p.run)
+	}
 	p.model.sys.turn.Unlock()
+}
+
+// FLOPs is the number of floating-point operations of one run, as the compiler counted them.
+func (p *Program) FLOPs() int64 {
+	n := int64(0)
+	p.spec.Run(&Run{around: func(kernel, _ int) { n += p.model.sys.spec.Kernels[kernel].FLOPs }})
+	return n
 }
 
 // Launch runs a kernel on the buffers of one row of the program's table. Only generated code
 // calls it.
 func (r *Run) Launch(kernel, launch int) {
-	if r.times == nil {
-		r.launch(kernel, launch)
+	if r.around != nil {
+		r.around(kernel, launch)
 		return
 	}
-	start := time.Now()
 	r.launch(kernel, launch)
-	t := &r.times[launch]
-	t.kernel = kernel
-	t.total += time.Since(start)
-	t.count++
 }
 
 func (r *Run) launch(kernel, launch int) {

@@ -18,7 +18,7 @@ type Options struct {
 	Threads int    // 0: GOUACHE_THREADS, or GOMAXPROCS: the processors this process may use
 	Target  string // "": GOUACHE_TARGET, or the best this processor runs
 	Pin     bool   // bind threads to processors
-	Profile bool   // measure each launch, see Program.Profile
+	Profile bool   // measure each launch, see Program.Profile and System.Profile
 }
 
 // System is a loaded Spec: kernels in memory and the threads to run them.
@@ -28,7 +28,7 @@ type Options struct {
 type System struct {
 	spec    *Spec
 	target  string
-	profile bool
+	profile *Profile // nil unless asked for
 	library *cpu.Library
 	pool    *cpu.Pool
 	kernels []entry
@@ -57,7 +57,7 @@ func open(spec *Spec, o Options, fakes map[string]goKernel) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &System{spec: spec, profile: o.Profile, models: map[string]*Model{}}
+	s := &System{spec: spec, models: map[string]*Model{}}
 	scratch := 0
 	if fakes == nil {
 		obj, err := choose(spec, o.Target)
@@ -79,12 +79,15 @@ func open(spec *Spec, o Options, fakes map[string]goKernel) (*System, error) {
 		}
 		s.kernels = append(s.kernels, e)
 	}
-	s.pool, err = cpu.NewPool(cpu.PoolOptions{Workers: threads, Scratch: scratch, Pin: o.Pin})
+	s.pool, err = cpu.NewPool(cpu.PoolOptions{Workers: threads, Scratch: scratch, Pin: o.Pin, Timed: o.Profile})
 	if err != nil {
 		if s.library != nil {
 			s.library.Close()
 		}
 		return nil, fmt.Errorf("%s: %w", spec.Name, err)
+	}
+	if o.Profile {
+		s.profile = newProfile(s)
 	}
 	return s, nil
 }

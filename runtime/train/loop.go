@@ -44,6 +44,9 @@ type Loop struct {
 	Resume bool         // go on from the latest snapshot, if there is one
 	Log    io.Writer    // progress
 	Begin  func() error // called once it is clear that training can go on; may be nil
+	// Profile, which may be nil, learns where the time of steps goes. The first step is left
+	// out: it meets fresh memory.
+	Profile *exec.Profile
 }
 
 // ErrInterrupted is returned (wrapped) when the context ended; a snapshot was saved.
@@ -220,7 +223,11 @@ func (r *running) openLogs(first int64) error {
 func (r *running) steps(ctx context.Context, first int64) error {
 	o := r.Stage.Options
 	r.clock = time.Now()
+	r.Profile.Reset()
 	for step := first; step < o.Steps; step++ {
+		if step == first+1 {
+			r.Profile.Reset()
+		}
 		if ctx.Err() != nil {
 			return r.interrupted(step)
 		}
@@ -240,17 +247,21 @@ func (r *running) steps(ctx context.Context, first int64) error {
 			if err := r.validate(done, values); err != nil {
 				return err
 			}
+			r.Profile.Mark("validation batches and records")
 		}
 		if done%r.Config.Log.Every == 0 || last {
 			if err := r.record(done, values); err != nil {
 				return err
 			}
+			r.Profile.Mark("records")
 		}
 		if every := r.Config.Snapshot.Every; last || every > 0 && done%every == 0 {
 			if err := r.save(done); err != nil {
 				return err
 			}
+			r.Profile.Mark("snapshots")
 		}
+		r.Profile.Step()
 	}
 	return nil
 }
@@ -276,6 +287,7 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 		}
 		return nil, fmt.Errorf("%s: step %d: %w", r.Stage.Name, step, err)
 	}
+	r.Profile.Mark("data")
 	lr := o.StepSize(step, r.Plateau.Halvings)
 	t := float64(r.Applied + 1)
 	for _, in := range []struct {
@@ -289,6 +301,7 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 			return nil, fmt.Errorf("%s: %w", r.Model.Name(), err)
 		}
 	}
+	r.Profile.Mark("schedules")
 	r.train.Run()
 	values := map[string]float64{"lr": lr}
 	outputs := r.train.Outputs()
@@ -315,6 +328,7 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 	}
 	r.units += units
 	r.recent.Add(values["loss"])
+	r.Profile.Mark("outputs")
 	done := step + 1
 	if values["skipped"] == 0 {
 		r.Applied++
@@ -338,6 +352,7 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 		stats = append(stats, metrics.Stat{Name: "validation", Value: r.lastValidation})
 	}
 	r.progress.Update(done, units, append(stats, metrics.Stat{Name: "lr", Value: lr})...)
+	r.Profile.Mark("progress line")
 	return values, nil
 }
 

@@ -11,20 +11,20 @@ import (
 	"strings"
 
 	"github.com/gouache-ml/gouache/runtime/config"
+	"github.com/gouache-ml/gouache/runtime/exec"
 	"github.com/gouache-ml/gouache/runtime/sample"
 	"github.com/gouache-ml/gouache/runtime/train"
 )
 
 // app is a system with its settings, at work for one command.
 type app struct {
-	sys     train.System
-	cfg     *train.Config
-	text    string // cfg as TOML
-	sizes   train.Sizes
-	out     io.Writer // results
-	log     io.Writer // progress
-	profile bool
-	resume  bool
+	sys    train.System
+	cfg    *train.Config
+	text   string // cfg as TOML
+	sizes  train.Sizes
+	out    io.Writer // results
+	log    io.Writer // progress
+	resume bool
 
 	opened *train.Data
 }
@@ -123,36 +123,40 @@ func (a *app) trainStage(ctx context.Context, name string) error {
 
 func (a *app) loop(ctx context.Context, m train.Model, s *train.Stage) error {
 	l := &train.Loop{Model: m, Stage: s, Config: a.cfg, Text: a.text, Resume: a.resume, Log: a.log, Begin: a.keepConfig}
+	if p, ok := a.sys.(interface{ Profile() *exec.Profile }); ok {
+		l.Profile = p.Profile()
+	}
 	err := l.Run(ctx)
-	if err != nil || !a.profile {
+	if err != nil || l.Profile == nil {
 		return err
 	}
-	return a.writeProfile(m, s.Name)
+	return a.writeProfile(l.Profile, s.Name)
 }
 
-// writeProfile writes where the time of the train program went.
-func (a *app) writeProfile(m train.Model, stage string) error {
-	p, err := m.Program("train")
-	if err != nil {
-		return err
+// writeProfile writes where the time of the steps went, and the last step as a trace.
+func (a *app) writeProfile(p *exec.Profile, stage string) error {
+	for _, file := range []struct {
+		name  string
+		write func(io.Writer) error
+	}{
+		{"profile.txt", func(w io.Writer) error { return p.WriteText(w, 30) }},
+		{"trace.json", p.WriteTrace},
+	} {
+		path := filepath.Join(train.StageDir(a.cfg.Out, stage), file.name)
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		err = file.write(f)
+		if closed := f.Close(); err == nil {
+			err = closed
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		fmt.Fprintf(a.log, "%s: %s\n", stage, path)
 	}
-	w, ok := p.(interface {
-		WriteProfile(w io.Writer, top int) error
-	})
-	if !ok {
-		return nil
-	}
-	path := filepath.Join(train.StageDir(a.cfg.Out, stage), "profile.txt")
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	err = w.WriteProfile(f, 30)
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	fmt.Fprintf(a.log, "%s: profile in %s\n", stage, path)
-	return err
+	return nil
 }
 
 // compareSettings says which settings of a stage differ from those it was trained

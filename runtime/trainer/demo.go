@@ -18,7 +18,7 @@ import (
 type demoCommand struct {
 	common
 	settings
-	Profile bool `help:"Measure every launch of training, and write profile.txt beside the snapshots."`
+	Profile bool `help:"Measure every launch of training, and write profile.txt and trace.json (for ui.perfetto.dev) beside the snapshots."`
 }
 
 func (c *demoCommand) profiled() bool { return c.Profile }

@@ -211,7 +211,7 @@ func start(ctx context.Context, cmd command, overrides []string, stdout, stderr 
 	if err != nil {
 		return err
 	}
-	a := &app{sys: sys, cfg: cfg, text: string(text), sizes: sizes, out: stdout, log: stderr, profile: options.Profile}
+	a := &app{sys: sys, cfg: cfg, text: string(text), sizes: sizes, out: stdout, log: stderr}
 	return cmd.run(ctx, a)
 }
 

@@ -10,7 +10,7 @@ import (
 type trainCommand struct {
 	common
 	Resume  bool     `help:"Go on from the latest snapshots."`
-	Profile bool     `help:"Measure every launch, and write profile.txt beside the snapshots."`
+	Profile bool     `help:"Measure every launch, and write profile.txt and trace.json (for ui.perfetto.dev) beside the snapshots."`
 	Args    []string `arg:"" optional:"" name:"model|key=value" help:"dvae, prior, clip or all (the default), and settings."`
 }
 

@@ -27,6 +27,7 @@ type PoolOptions struct {
 	Scratch int           // bytes of scratch memory for each worker, at least what the kernels need
 	Pin     bool          // bind the helpers to processors, where there are at least as many as workers
 	Spin    time.Duration // how long to look for work before parking; 0 means 2 ms
+	Timed   bool          // measure what each worker does, see Pool.Times
 }
 
 // Pool shares the chunks of one kernel launch among workers: the caller and Workers-1 helper
@@ -35,6 +36,8 @@ type PoolOptions struct {
 type Pool struct {
 	workers int
 	spin    time.Duration
+	epoch   time.Time // of the times; zero unless they are measured
+	times   []WorkerTime
 	busy    atomic.Bool
 	closed  bool
 	mem     []byte // kernel stacks
@@ -62,6 +65,14 @@ type Pool struct {
 }
 
 type workspace struct{ stackTop, scratch uintptr }
+
+// WorkerTime is what one worker did in a launch. Times count from Pool.Epoch.
+type WorkerTime struct {
+	Chunks      int
+	First, Last time.Duration // start of its first chunk, end of its last
+	Busy        time.Duration // in chunks
+	_           [32]byte      // workers write at the same time
+}
 
 type helper struct {
 	parked atomic.Bool // it sleeps on wake, or is about to
@@ -92,6 +103,9 @@ func NewPool(o PoolOptions) (*Pool, error) {
 		o.Spin = defaultSpin
 	}
 	p := &Pool{workers: o.Workers, spin: o.Spin, done: make(chan struct{}, 1), helpers: make([]helper, o.Workers)}
+	if o.Timed {
+		p.epoch, p.times = time.Now(), make([]WorkerTime, o.Workers)
+	}
 	if err := p.allot(o.Scratch); err != nil {
 		return nil, err
 	}
@@ -142,6 +156,13 @@ func (p *Pool) allot(scratch int) error {
 // Workers returns the number of workers, the caller included.
 func (p *Pool) Workers() int { return p.workers }
 
+// Times tells what each worker did in the launch that ended last; nil unless PoolOptions.Timed was
+// set. The next launch overwrites it.
+func (p *Pool) Times() []WorkerTime { return p.times }
+
+// Epoch is the moment from which Times counts.
+func (p *Pool) Epoch() time.Time { return p.epoch }
+
 // Run does the chunks 0 <= c < chunks of a kernel and returns when all are done. args is the
 // address of its argument block, which must lie outside Go's heap (see Arena). Run allocates
 // nothing.
@@ -177,6 +198,7 @@ func (p *Pool) acquire() {
 }
 
 func (p *Pool) launch(chunks int) {
+	clear(p.times)
 	if chunks <= 0 {
 		return
 	}
@@ -205,16 +227,35 @@ func (p *Pool) work(worker int) {
 			continue
 		}
 		chunk := p.chunks - left
+		var start time.Duration
+		if p.times != nil {
+			start = time.Since(p.epoch)
+		}
 		if p.fn != nil {
 			p.protect(int(chunk), worker)
 		} else {
 			s := &p.space[worker]
 			call(p.kernel, s.stackTop, p.args, chunk, chunk+1, s.scratch)
 		}
+		if p.times != nil {
+			p.timed(worker, start)
+		}
 		if p.unfinished.Add(-1) == 0 && worker != 0 && p.waiting.CompareAndSwap(true, false) {
 			p.done <- struct{}{}
 		}
 	}
+}
+
+// timed adds a chunk to a worker's times. It comes before the chunk counts as done, so that whoever
+// saw the launch end sees them.
+func (p *Pool) timed(worker int, start time.Duration) {
+	t := &p.times[worker]
+	if t.Chunks == 0 {
+		t.First = start
+	}
+	t.Last = time.Since(p.epoch)
+	t.Busy += t.Last - start
+	t.Chunks++
 }
 
 func (p *Pool) protect(chunk, worker int) {

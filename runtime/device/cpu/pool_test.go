@@ -138,3 +138,25 @@ func TestRunFuncAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a launch", n)
 	}
 }
+
+func TestTimesAddUpToTheLaunch(t *testing.T) {
+	p := newPool(t, PoolOptions{Workers: 2, Timed: true})
+	for range 20 {
+		start := time.Since(p.Epoch())
+		p.RunFunc(6, func(int, int) { time.Sleep(200 * time.Microsecond) })
+		end := time.Since(p.Epoch())
+		chunks := 0
+		for w, x := range p.Times() {
+			chunks += x.Chunks
+			if x.Chunks > 0 && (x.First < start || x.Last > end || x.Busy > x.Last-x.First || x.Busy < time.Duration(x.Chunks)*200*time.Microsecond) {
+				t.Fatalf("worker %d: %+v in a launch from %v to %v", w, x, start, end)
+			}
+		}
+		if chunks != 6 {
+			t.Fatalf("%d chunks are timed, want 6", chunks)
+		}
+	}
+	if p := newPool(t, PoolOptions{Workers: 2}); p.Times() != nil {
+		t.Error("a pool measures times without being asked to")
+	}
+}
