@@ -16,8 +16,11 @@ func init() {
 		{Name: "demo", Doc: "32x32 images of 8x8 tokens; trains on two CPU cores", Build: Demo.Build},
 		{Name: "emoji", Doc: "64x64 images of 16x16 tokens; for one GPU", Build: Emoji.Build},
 		{Name: "paper", Doc: "256x256 images of 32x32 tokens; the paper's sizes", Build: Paper.Build},
+		{Name: "peers", Doc: "models timed beside other programs; see tests/peers", Build: buildPeers, Runner: "github.com/gouache-ml/gouache/runtime/bench"},
 	} {
-		s.Runner = "github.com/gouache-ml/gouache/runtime/trainer"
+		if s.Runner == "" {
+			s.Runner = "github.com/gouache-ml/gouache/runtime/trainer"
+		}
 		if err := system.Register(s); err != nil {
 			panic(err) // two entries of this table share a name
 		}

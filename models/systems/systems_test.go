@@ -119,7 +119,31 @@ func TestMatricesAloneDecay(t *testing.T) {
 }
 
 func TestUnknownSystemNamesTheKnownOnes(t *testing.T) {
-	if _, err := Lookup("nope"); err == nil || !strings.Contains(err.Error(), "demo, emoji, paper") {
+	if _, err := Lookup("nope"); err == nil || !strings.Contains(err.Error(), "demo, emoji, paper, peers") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestPeersHaveTheProgramsThatAreTimed(t *testing.T) {
+	s, err := Lookup("peers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules, err := s.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range modules {
+		for _, f := range m.Funcs {
+			got = append(got, m.Name+"."+f.Name)
+		}
+	}
+	want := []string{"s.train", "s.prefill", "s.decode", "s8.prefill", "s8.decode", "t.train", "t.prefill", "t.decode", "t8.prefill", "t8.decode", "dvae.train", "gpt2.train"}
+	if len(got) < len(want) || strings.Join(got[:len(want)], " ") != strings.Join(want, " ") {
+		t.Errorf("programs %v, want first %v", got, want)
+	}
+	if want := len(want) + 2*3 + 3*len(PeerGEMM); len(got) != want {
+		t.Errorf("%d programs, want %d: each mask's attention twice, each product three times", len(got), want)
 	}
 }

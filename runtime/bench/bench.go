@@ -1,0 +1,319 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gouache-ml/gouache/runtime/exec"
+	"github.com/gouache-ml/gouache/runtime/metrics"
+	"github.com/gouache-ml/gouache/runtime/sample"
+)
+
+// started is as near to the start of the process as Go code gets.
+var started = time.Now()
+
+// Main runs the command line and ends the process.
+func Main(open func(exec.Options) (*exec.System, error)) {
+	if err := Run(os.Args[1:], os.Stdout, os.Stderr, open); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintf(os.Stderr, "trainer: %v\n", err)
+		}
+		os.Exit(1)
+	}
+}
+
+// Result is the line of JSON that a run prints.
+type Result struct {
+	What        string  `json:"what"` // MODEL.PROGRAM, or MODEL.sample
+	Target      string  `json:"target"`
+	Threads     int     `json:"threads"`
+	Step        Times   `json:"s_step"`                 // seconds; of a token for sampling, all pictures of the batch
+	GFLOP       float64 `json:"gflop,omitempty"`        // of a step, counted by the compiler
+	GFLOPS      float64 `json:"gflops,omitempty"`       // a second, at the median
+	FirstStep   float64 `json:"s_first_step,omitempty"` // from the start of the process to the end of the first step
+	PeakMB      float64 `json:"peak_rss_mb"`
+	ParametersM float64 `json:"params_m"`
+	Kernels     []Times `json:"kernels,omitempty"` // by launch
+}
+
+// Times are seconds.
+type Times struct {
+	Name   string  `json:"name,omitempty"` // of the kernel
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	N      int     `json:"n"`
+}
+
+func times(name string, t []float64) Times {
+	t = slices.Clone(t)
+	slices.Sort(t)
+	n := len(t)
+	return Times{name, (t[(n-1)/2] + t[n/2]) / 2, t[0], t[n-1], n}
+}
+
+// numbers are the -in flags: input names with a number each.
+type numbers map[string]float64
+
+func (n numbers) String() string { return "" }
+
+func (n numbers) Set(s string) error {
+	name, value, ok := strings.Cut(s, "=")
+	x, err := strconv.ParseFloat(value, 64)
+	if !ok || err != nil {
+		return fmt.Errorf("want NAME=NUMBER")
+	}
+	n[name] = x
+	return nil
+}
+
+type options struct {
+	program, sample       string
+	steps, warmUp, tokens int
+	kernels, list         bool
+	in                    numbers
+}
+
+// Run does what the arguments say; Main is Run with the process's own.
+func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.System, error)) error {
+	o, e := options{in: numbers{}}, exec.Options{}
+	f := flag.NewFlagSet("trainer", flag.ContinueOnError)
+	f.SetOutput(diag)
+	f.StringVar(&o.program, "program", "", "`MODEL.PROGRAM` to run")
+	f.StringVar(&o.sample, "sample", "", "`MODEL` to draw image tokens with")
+	f.IntVar(&o.steps, "steps", 5, "runs that are timed")
+	f.IntVar(&o.warmUp, "warmup", 1, "runs before them")
+	f.IntVar(&o.tokens, "tokens", 64, "image tokens to draw with -sample")
+	f.BoolVar(&o.kernels, "kernels", false, "time every launch of the program too")
+	f.BoolVar(&o.list, "list", false, "list the programs, run nothing")
+	f.Var(o.in, "in", "`NAME=NUMBER`: the value of a scalar input, or the limit below which random integers of an input lie; may be repeated")
+	f.IntVar(&e.Threads, "threads", 0, "threads (default GOUACHE_THREADS, or one for each processor)")
+	f.StringVar(&e.Target, "target", "", "kernels to use, such as x86-64-v4 (default the best)")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case f.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q; see -help", f.Arg(0))
+	case o.steps < 1 || o.warmUp < 0 || o.tokens < 2:
+		return fmt.Errorf("-steps must be at least 1, -warmup 0, -tokens 2")
+	case !o.list && (o.program == "") == (o.sample == ""):
+		return fmt.Errorf("give one of -program and -sample; -list shows what there is")
+	}
+	e.Profile = o.kernels
+	sys, err := open(e)
+	if err != nil {
+		return err
+	}
+	defer sys.Close()
+	if o.list {
+		return list(sys, out)
+	}
+	var r *Result
+	if o.sample != "" {
+		r, err = o.draw(sys)
+	} else {
+		r, err = o.run(sys)
+	}
+	if err != nil {
+		return err
+	}
+	r.Target, r.Threads, r.PeakMB = sys.Target(), sys.Threads(), float64(metrics.PeakMemory())/1e6
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s\n", b)
+	return err
+}
+
+func list(sys *exec.System, out io.Writer) error {
+	for _, name := range sys.Models() {
+		m, err := sys.Model(name)
+		if err != nil {
+			return err
+		}
+		for _, p := range m.Programs() {
+			fmt.Fprintf(out, "%s.%s\n", name, p)
+		}
+		if err := m.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run times a program.
+func (o *options) run(sys *exec.System) (*Result, error) {
+	model, program, ok := strings.Cut(o.program, ".")
+	if !ok {
+		return nil, fmt.Errorf("-program %s: want MODEL.PROGRAM, such as s.train", o.program)
+	}
+	m, err := sys.Model(model)
+	if err != nil {
+		return nil, err
+	}
+	p, err := m.Program(program)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Init(1); err != nil {
+		return nil, err
+	}
+	fill, err := o.inputs(p)
+	if err != nil {
+		return nil, err
+	}
+	r := &Result{What: o.program, GFLOP: float64(p.FLOPs()) / 1e9, ParametersM: float64(m.Params()) / 1e6}
+	var all []float64
+	launches := make([][]float64, p.Launches())
+	names := make([]string, p.Launches())
+	for i := range o.warmUp + o.steps {
+		fill()
+		p.ResetProfile()
+		start := time.Now()
+		p.Run()
+		t := time.Since(start).Seconds()
+		if i == 0 {
+			r.FirstStep = time.Since(started).Seconds()
+		}
+		if i < o.warmUp {
+			continue
+		}
+		all = append(all, t)
+		for _, l := range p.Profile() {
+			names[l.Launch] = l.Kernel
+			launches[l.Launch] = append(launches[l.Launch], l.Total.Seconds())
+		}
+	}
+	if err := p.CheckFinite(); err != nil {
+		return nil, fmt.Errorf("%w; a step that fails is not worth timing: give -in lr=1e-4 or the like", err)
+	}
+	r.Step = times("", all)
+	r.GFLOPS = r.GFLOP / r.Step.Median
+	if o.kernels {
+		for i, t := range launches {
+			r.Kernels = append(r.Kernels, times(names[i], t))
+		}
+	}
+	return r, nil
+}
+
+// inputs makes contents for the program's inputs: numbers in (0.1, 0.9) and integers
+// below the limits given. They are written before every run, because a program may
+// use their memory for other things.
+func (o *options) inputs(p *exec.Program) (fill func(), err error) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var copies [][]byte
+	known := map[string]bool{}
+	for _, t := range p.Inputs() {
+		x, given := o.in[t.Name]
+		known[t.Name] = true
+		switch t.DType {
+		case exec.F32:
+			v, err := t.F32()
+			if err != nil {
+				return nil, err
+			}
+			for i := range v {
+				v[i] = 0.1 + 0.8*rng.Float32()
+			}
+			if given && len(v) == 1 {
+				v[0] = float32(x)
+			}
+		case exec.I32:
+			v, err := t.I32()
+			if err != nil {
+				return nil, err
+			}
+			if !given || !(x >= 1) && len(v) > 1 {
+				return nil, fmt.Errorf("%s: input %s: give -in %s=NUMBER, the limit below which its integers lie", p.Name(), &t, t.Name)
+			}
+			for i := range v {
+				v[i] = int32(rng.Int64N(max(1, int64(x))))
+			}
+			if len(v) == 1 {
+				v[0] = int32(x)
+			}
+		}
+		copies = append(copies, slices.Clone(t.Data))
+	}
+	for name := range o.in {
+		if !known[name] {
+			return nil, fmt.Errorf("%s has no input %q", p.Name(), name)
+		}
+	}
+	return func() {
+		for i, t := range p.Inputs() {
+			copy(t.Data, copies[i])
+		}
+	}, nil
+}
+
+// draw times the drawing of image tokens, each token after the first: what a picture
+// costs less what prefill and one token cost.
+func (o *options) draw(sys *exec.System) (*Result, error) {
+	m, err := sys.Model(o.sample)
+	if err != nil {
+		return nil, err
+	}
+	prefill, err := m.Program("prefill")
+	if err != nil {
+		return nil, err
+	}
+	decode, err := m.Program("decode")
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Init(1); err != nil {
+		return nil, err
+	}
+	if _, err := o.inputs(prefill); err != nil {
+		return nil, err
+	}
+	text, err := prefill.InputI32("text")
+	if err != nil {
+		return nil, err
+	}
+	text = slices.Clone(text)
+	picture := func(tokens int) (float64, error) {
+		p, err := sample.NewPrior(prefill, decode, tokens)
+		if err != nil {
+			return 0, err
+		}
+		var requests []sample.Request
+		for i := range p.Batch() {
+			requests = append(requests, sample.Request{Text: text[i*p.TextLen() : (i+1)*p.TextLen()], Caption: 1, Candidate: uint64(i)})
+		}
+		start := time.Now()
+		_, err = p.Draw(context.Background(), requests, sample.Options{Temperature: 1, Seed: 1}, nil)
+		return time.Since(start).Seconds(), err
+	}
+	var all []float64
+	for i := range o.warmUp + o.steps {
+		one, err := picture(1)
+		if err != nil {
+			return nil, err
+		}
+		many, err := picture(o.tokens)
+		if err != nil {
+			return nil, err
+		}
+		if i >= o.warmUp {
+			all = append(all, (many-one)/float64(o.tokens-1))
+		}
+	}
+	r := &Result{What: o.sample + ".sample", Step: times("", all), GFLOP: float64(decode.FLOPs()) / 1e9, ParametersM: float64(m.Params()) / 1e6}
+	r.GFLOPS = r.GFLOP / r.Step.Median
+	return r, nil
+}
