@@ -21,6 +21,9 @@ type LoaderOptions struct {
 	Seed        uint64 // of order and augmentation
 	// InOrder keeps the source's order in every epoch instead of shuffling.
 	InOrder bool
+	// Pool is the number of consecutive steps whose samples are dealt out anew, so that
+	// similar captions share a batch; below 2, samples come as they are.
+	Pool int
 	// Augment brings pictures to Side; nil takes them as they are, for sources whose
 	// pictures have that size.
 	Augment Augment
@@ -49,6 +52,8 @@ type Loader struct {
 	src   Source
 	opt   LoaderOptions
 	tally tally
+	// similar is nil where samples come as they are.
+	similar *similar
 
 	mu   sync.Mutex
 	bad  map[uint64]bool // samples found unusable, which are counted once
@@ -87,7 +92,14 @@ func NewLoader(src Source, opt LoaderOptions) (*Loader, error) {
 	case opt.Rank < 0 || opt.Rank >= opt.Ranks:
 		return nil, fmt.Errorf("loader: rank %d is outside 0..%d", opt.Rank, opt.Ranks-1)
 	}
-	return &Loader{src: src, opt: opt, bad: map[uint64]bool{}}, nil
+	l := &Loader{src: src, opt: opt, bad: map[uint64]bool{}}
+	if opt.Pool > 1 {
+		l.similar = &similar{
+			size:    uint64(opt.Pool) * uint64(opt.Batch) * uint64(opt.Ranks),
+			caption: func(slot uint64) (string, error) { return src.Caption(l.index(slot)) },
+		}
+	}
+	return l, nil
 }
 
 // StepsPerEpoch is how many steps see every sample once, rounded up; 0 for a source
@@ -247,14 +259,14 @@ func (l *Loader) At(step uint64) (*Batch, error) {
 // one after it in the source's order takes its place.
 func (l *Loader) fill(b *Batch, j int) error {
 	slot := (b.Step*uint64(l.opt.Ranks)+uint64(l.opt.Rank))*uint64(l.opt.Batch) + uint64(j)
-	index, n := slot, l.src.Len()
-	if n > 0 {
-		epoch, place := slot/n, slot%n
-		index = place
-		if !l.opt.InOrder {
-			index = dice.Permute(n, l.opt.Seed, epoch).At(place)
+	due := slot
+	if l.similar != nil {
+		var err error
+		if due, err = l.similar.slot(slot); err != nil {
+			return err
 		}
 	}
+	index, n := l.index(due), l.src.Len()
 	limit := n
 	if n == 0 {
 		limit = 1000 // an endless source in which none of a thousand is usable has none
@@ -282,6 +294,19 @@ func (l *Loader) fill(b *Batch, j int) error {
 		return nil
 	}
 	return unusable(l.Report(), "check the data, or lower the picture size")
+}
+
+// index is the sample that is due at a slot.
+func (l *Loader) index(slot uint64) uint64 {
+	n := l.src.Len()
+	if n == 0 {
+		return slot
+	}
+	epoch, place := slot/n, slot%n
+	if l.opt.InOrder {
+		return place
+	}
+	return dice.Permute(n, l.opt.Seed, epoch).At(place)
 }
 
 func (l *Loader) sample(index, slot uint64) (Sample, error) {

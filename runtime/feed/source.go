@@ -114,8 +114,7 @@ func (d drawn) At(i uint64) (Sample, error) {
 }
 
 func (d drawn) Caption(i uint64) (string, error) {
-	_, caption := d.src.Sample(i)
-	return caption, nil
+	return d.src.Caption(i), nil
 }
 
 func (d drawn) Report() Report {

@@ -160,7 +160,7 @@ func (e *Encoder) part(ctx context.Context, c *Config, d *Data, src feed.Source,
 		return codes, nil
 	}
 	// The place in the whole keys the augmentation, so every view differs.
-	loader, err := d.loader(src, e.side, e.batch, c.Seed, true, feed.AugmentPrior(e.side))
+	loader, err := d.loader(src, feed.LoaderOptions{Side: e.side, Batch: e.batch, Seed: c.Seed, InOrder: true, Augment: feed.AugmentPrior(e.side)})
 	if err != nil {
 		return nil, err
 	}

@@ -74,6 +74,7 @@ type PriorConfig struct {
 type CLIPConfig struct {
 	Options
 	Dropout float64 `toml:"bpe_dropout"`
+	Pool    int     `toml:"pool" comment:"batches dealt out together so that similar captions share one (hard negatives); below 2: as they come"`
 }
 
 // SnapConfig says when training state is saved.
@@ -112,6 +113,8 @@ func (c *Config) Validate() error {
 		return errors.New("snapshot.every and snapshot.keep must not be negative")
 	case c.Log.Every < 1:
 		return errors.New("log.every must be at least 1")
+	case c.CLIP.Pool < 0:
+		return fmt.Errorf("clip.pool is %d; want a number of batches, 0 for none", c.CLIP.Pool)
 	case c.DVAE.Tau <= 0 || c.DVAE.Beta < 0:
 		return errors.New("dvae.tau must be above 0 and dvae.beta not below")
 	case c.Sample.Captions < 1 || c.Sample.Candidates < 1:

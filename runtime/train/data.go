@@ -92,11 +92,11 @@ type beginning struct {
 func (b beginning) Len() uint64 { return b.n }
 
 // loader makes batches for a model, augmented unless the pictures are drawn.
-func (d *Data) loader(src feed.Source, side, batch int, seed uint64, inOrder bool, augment feed.Augment) (*feed.Loader, error) {
+func (d *Data) loader(src feed.Source, o feed.LoaderOptions) (*feed.Loader, error) {
 	if d.Drawn {
-		augment = nil
+		o.Augment = nil
 	}
-	return feed.NewLoader(src, feed.LoaderOptions{Side: side, Batch: batch, Seed: seed, InOrder: inOrder, Augment: augment})
+	return feed.NewLoader(src, o)
 }
 
 // Tokenizer is the tokenizer of a run with the hash of its file.

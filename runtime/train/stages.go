@@ -14,7 +14,7 @@ func DVAE(c *Config, d *Data, m Model, codes int) (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	loader, err := d.loader(d.Training, side, batch, c.Seed, false, feed.AugmentVAE(side))
+	loader, err := d.loader(d.Training, feed.LoaderOptions{Side: side, Batch: batch, Seed: c.Seed, Augment: feed.AugmentVAE(side)})
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func DVAEValidation(c *Config, d *Data, m Model) (func(n int) error, error) {
 	if err != nil {
 		return nil, err
 	}
-	at, err := validationBatches(c, d, side, batch)
+	at, err := validationBatches(c, d, side, batch, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +102,10 @@ func DVAEValidation(c *Config, d *Data, m Model) (func(n int) error, error) {
 }
 
 // validationBatches looks up batches of validation pictures in order.
-func validationBatches(c *Config, d *Data, side, batch int) (func(n int) (*feed.Batch, error), error) {
-	loader, err := d.loader(d.Validation, side, batch, c.Seed, true, feed.AugmentPrior(side))
+func validationBatches(c *Config, d *Data, side, batch, pool int) (func(n int) (*feed.Batch, error), error) {
+	loader, err := d.loader(d.Validation, feed.LoaderOptions{
+		Side: side, Batch: batch, Seed: c.Seed, InOrder: true, Pool: pool, Augment: feed.AugmentPrior(side),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +278,9 @@ func CLIP(c *Config, d *Data, m Model, t *Tokenizer) (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	loader, err := d.loader(d.Training, f.side, f.batch, dice.Hash(c.Seed, keyCaptions), false, feed.AugmentPrior(f.side))
+	loader, err := d.loader(d.Training, feed.LoaderOptions{
+		Side: f.side, Batch: f.batch, Seed: dice.Hash(c.Seed, keyCaptions), Pool: c.CLIP.Pool, Augment: feed.AugmentPrior(f.side),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +305,7 @@ func CLIPValidation(c *Config, d *Data, m Model, t *Tokenizer) (func(n int) erro
 	if err != nil {
 		return nil, err
 	}
-	at, err := validationBatches(c, d, f.side, f.batch)
+	at, err := validationBatches(c, d, f.side, f.batch, c.CLIP.Pool)
 	if err != nil {
 		return nil, err
 	}

@@ -33,17 +33,29 @@ func (s Source) Check() error {
 // of seed, size and i. Half of the scenes are pairs, 35% singles with a position,
 // 15% singles without. Held-out scenes never occur. The size must pass Check.
 func (s Source) Sample(i uint64) (img []uint8, caption string) {
-	r := dice.New(s.Seed, i)
-	scene := randomScene(r)
-	for HeldOut(scene) {
-		scene = randomScene(r)
-	}
+	scene, r := s.scene(i)
 	size := s.Side()
 	img = make([]uint8, size*size*3)
 	scene.draw(img, size, r, func(p Position) bool {
 		return HeldOut(Scene{Objects: scene.Objects, Position: p})
 	})
 	return img, scene.Caption()
+}
+
+// Caption is the caption of picture i, which isn't drawn.
+func (s Source) Caption(i uint64) string {
+	scene, _ := s.scene(i)
+	return scene.Caption()
+}
+
+// scene is what picture i shows, and the stream that its drawing goes on with.
+func (s Source) scene(i uint64) (Scene, *dice.Stream) {
+	r := dice.New(s.Seed, i)
+	scene := randomScene(r)
+	for HeldOut(scene) {
+		scene = randomScene(r)
+	}
+	return scene, r
 }
 
 func randomObject(r *dice.Stream) Object {
