@@ -61,14 +61,20 @@ func isTable(t ir.Type) bool { return t.DType == ir.I32 && t.Rank() == 1 }
 
 func perHead(t ir.Type) ir.Type { return ir.T(ir.F32, t.Shape[0], t.Shape[2], t.Shape[1]) }
 
+// headStrides accepts tensors of heads anywhere, as long as the elements of a
+// head lie side by side.
+func headStrides(s []int) bool { return len(s) == 0 || s[len(s)-1] == 1 }
+
 // attentionKernel is a template whose buffers are the arguments and results.
 func attentionKernel(name string, shape []int, scale float64, args, outs []ir.Type, argNames, outNames string) *kern.Kernel {
 	k := &kern.Kernel{Name: name, Template: &kern.Template{Name: name, F: scale, Ints: []kern.Int{
 		{Key: "B", Val: shape[0]}, {Key: "T", Val: shape[1]}, {Key: "H", Val: shape[2]}, {Key: "D", Val: shape[3]}, {Key: "block", Val: mask.Block}}}}
 	for i, n := range strings.Fields(argNames) {
+		k.Template.Views = append(k.Template.Views, kern.Dense(len(k.Bufs), args[i].Shape))
 		k.Bufs = append(k.Bufs, kern.Buf{Name: n, DType: args[i].DType, Len: args[i].Len(), Mode: kern.In})
 	}
 	for i, n := range strings.Fields(outNames) {
+		k.Template.Views = append(k.Template.Views, kern.Dense(len(k.Bufs), outs[i].Shape))
 		k.Bufs = append(k.Bufs, kern.Buf{Name: n, DType: outs[i].DType, Len: outs[i].Len(), Mode: kern.Out})
 	}
 	return k
@@ -213,6 +219,9 @@ func (op AttentionOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
 func (op AttentionOp) Kernel(args, outs []ir.Type) *kern.Kernel {
 	return attentionKernel(attentionForward, args[0].Shape, op.Scale, args, outs, "q k v table", "out lse")
 }
+
+// Strides wants the elements of a head side by side.
+func (AttentionOp) Strides(_ int, s []int) bool { return headStrides(s) }
 
 // VJP uses the two gradient ops with delta = sum of do*out over a head, from
 // which a gradient of lse is subtracted.
@@ -375,6 +384,9 @@ func (op AttentionGradQOp) Kernel(args, outs []ir.Type) *kern.Kernel {
 	return attentionKernel(attentionGradQ, args[0].Shape, op.Scale, args, outs, "q k v do lse delta table", "dq")
 }
 
+// Strides wants the elements of a head side by side; delta may lie anyhow.
+func (AttentionGradQOp) Strides(i int, s []int) bool { return i == 5 || headStrides(s) }
+
 // VJP records that there is none.
 func (AttentionGradQOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return undifferentiable(in) }
 
@@ -423,6 +435,9 @@ func (op AttentionGradKVOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor 
 func (op AttentionGradKVOp) Kernel(args, outs []ir.Type) *kern.Kernel {
 	return attentionKernel(attentionGradKV, args[0].Shape, op.Scale, args, outs, "q k v do lse delta table", "dk dv")
 }
+
+// Strides wants the elements of a head side by side; delta may lie anyhow.
+func (AttentionGradKVOp) Strides(i int, s []int) bool { return i == 5 || headStrides(s) }
 
 // VJP records that there is none.
 func (AttentionGradKVOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return undifferentiable(in) }
@@ -499,6 +514,9 @@ func (op AttentionDecodeOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor 
 func (op AttentionDecodeOp) Kernel(args, outs []ir.Type) *kern.Kernel {
 	return attentionKernel(attentionDecode, args[1].Shape, op.Scale, args, outs, "q k v pos keys", "out")
 }
+
+// Strides wants the elements of a head side by side.
+func (AttentionDecodeOp) Strides(_ int, s []int) bool { return headStrides(s) }
 
 // VJP records that there is none.
 func (AttentionDecodeOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return undifferentiable(in) }

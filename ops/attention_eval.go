@@ -10,20 +10,31 @@ import (
 // The float64 meaning of the attention templates. Unlike Ref they know no
 // mask: what is allowed they read from the tables, as kernels do.
 
-// layout is the geometry of a template's [B,T,H,D] and [B,H,T] buffers.
-type layout struct{ b, t, h, d, block int }
+// layout is the geometry of a template's operands and their memory.
+type layout struct {
+	b, t, h, d, block int
+	views             []kern.View
+	bufs              [][]float64
+}
 
-func layoutOf(k *kern.Kernel) layout {
+func layoutOf(k *kern.Kernel, bufs [][]float64) layout {
 	p := k.Template
-	return layout{p.Int("B"), p.Int("T"), p.Int("H"), p.Int("D"), p.Int("block")}
+	return layout{p.Int("B"), p.Int("T"), p.Int("H"), p.Int("D"), p.Int("block"), p.Views, bufs}
 }
 
-func (l layout) vec(x []float64, b, t, h int) []float64 {
-	n := ((b*l.t+t)*l.h + h) * l.d
-	return x[n : n+l.d]
+// vec is a head's elements in operand op, [B,T,H,D].
+func (l layout) vec(op, b, t, h int) []float64 {
+	n := l.views[op].At(b, t, h)
+	return l.bufs[l.views[op].Buf][n : n+l.d]
 }
 
-func (l layout) row(b, h, t int) int { return (b*l.h+h)*l.t + t }
+// row is an element of operand op, [B,H,T].
+func (l layout) row(op, b, h, t int) *float64 {
+	return &l.bufs[l.views[op].Buf][l.views[op].At(b, h, t)]
+}
+
+// list is operand op, of rank 1 or 0.
+func (l layout) list(op int) []float64 { return l.bufs[l.views[op].Buf] }
 
 func dot(x, y []float64) float64 {
 	s := 0.0
@@ -94,67 +105,67 @@ func attend(q []float64, keys []int, scale float64, k, v func(j int) []float64, 
 }
 
 func evalForward(kn *kern.Kernel, bufs [][]float64) error {
-	l := layoutOf(kn)
-	q, k, v, table, out, lse := bufs[0], bufs[1], bufs[2], bufs[3], bufs[4], bufs[5]
+	const q, k, v, table, out, lse = 0, 1, 2, 3, 4, 5
+	l := layoutOf(kn, bufs)
 	return l.each(func(b, i, h int) error {
-		keys, err := l.partners(table, i)
-		lse[l.row(b, h, i)] = attend(l.vec(q, b, i, h), keys, kn.Template.F,
+		keys, err := l.partners(l.list(table), i)
+		*l.row(lse, b, h, i) = attend(l.vec(q, b, i, h), keys, kn.Template.F,
 			func(j int) []float64 { return l.vec(k, b, j, h) }, func(j int) []float64 { return l.vec(v, b, j, h) }, l.vec(out, b, i, h))
 		return err
 	})
 }
 
-// pairGrad is p and ds of one pair, from the buffers q k v do lse delta.
-func (l layout) pairGrad(bufs [][]float64, scale float64, b, h, i, j int) (p, ds float64) {
-	p = math.Exp(scale*dot(l.vec(bufs[0], b, i, h), l.vec(bufs[1], b, j, h)) - bufs[4][l.row(b, h, i)])
-	return p, p * (dot(l.vec(bufs[3], b, i, h), l.vec(bufs[2], b, j, h)) - bufs[5][l.row(b, h, i)])
+// pairGrad is p and ds of one pair, from the operands q k v do lse delta.
+func (l layout) pairGrad(scale float64, b, h, i, j int) (p, ds float64) {
+	p = math.Exp(scale*dot(l.vec(0, b, i, h), l.vec(1, b, j, h)) - *l.row(4, b, h, i))
+	return p, p * (dot(l.vec(3, b, i, h), l.vec(2, b, j, h)) - *l.row(5, b, h, i))
 }
 
 func evalGradQ(kn *kern.Kernel, bufs [][]float64) error {
-	l, scale := layoutOf(kn), kn.Template.F
+	l, scale := layoutOf(kn, bufs), kn.Template.F
 	return l.each(func(b, i, h int) error {
-		keys, err := l.partners(bufs[6], i)
-		dq := l.vec(bufs[7], b, i, h)
+		keys, err := l.partners(l.list(6), i)
+		dq := l.vec(7, b, i, h)
 		clear(dq)
 		for _, j := range keys {
-			_, ds := l.pairGrad(bufs, scale, b, h, i, j)
-			axpy(dq, scale*ds, l.vec(bufs[1], b, j, h))
+			_, ds := l.pairGrad(scale, b, h, i, j)
+			axpy(dq, scale*ds, l.vec(1, b, j, h))
 		}
 		return err
 	})
 }
 
 func evalGradKV(kn *kern.Kernel, bufs [][]float64) error {
-	l, scale := layoutOf(kn), kn.Template.F
+	l, scale := layoutOf(kn, bufs), kn.Template.F
 	return l.each(func(b, j, h int) error {
-		queries, err := l.partners(bufs[6], j)
-		dk, dv := l.vec(bufs[7], b, j, h), l.vec(bufs[8], b, j, h)
+		queries, err := l.partners(l.list(6), j)
+		dk, dv := l.vec(7, b, j, h), l.vec(8, b, j, h)
 		clear(dk)
 		clear(dv)
 		for _, i := range queries {
-			p, ds := l.pairGrad(bufs, scale, b, h, i, j)
-			axpy(dk, scale*ds, l.vec(bufs[0], b, i, h))
-			axpy(dv, p, l.vec(bufs[3], b, i, h))
+			p, ds := l.pairGrad(scale, b, h, i, j)
+			axpy(dk, scale*ds, l.vec(0, b, i, h))
+			axpy(dv, p, l.vec(3, b, i, h))
 		}
 		return err
 	})
 }
 
 func evalDecode(kn *kern.Kernel, bufs [][]float64) error {
-	l := layoutOf(kn)
-	q, k, v, pos, list, out := bufs[0], bufs[1], bufs[2], int(bufs[3][0]), bufs[4], bufs[5]
-	if pos < 0 || pos >= l.t {
-		return fmt.Errorf("internal: attention_decode at position %d of %d", pos, l.t)
+	const q, k, v, pos, keys, out = 0, 1, 2, 3, 4, 5
+	l := layoutOf(kn, bufs)
+	at, list := int(l.list(pos)[0]), l.list(keys)
+	if at < 0 || at >= l.t {
+		return fmt.Errorf("internal: attention_decode at position %d of %d", at, l.t)
 	}
-	var keys []int
-	for at := int(list[pos]); at < int(list[pos+1]); at++ {
-		keys = append(keys, int(list[at]))
+	var allowed []int
+	for i := int(list[at]); i < int(list[at+1]); i++ {
+		allowed = append(allowed, int(list[i]))
 	}
 	for b := 0; b < l.b; b++ {
 		for h := 0; h < l.h; h++ {
-			n := (b*l.h + h) * l.d
-			attend(q[n:n+l.d], keys, kn.Template.F,
-				func(j int) []float64 { return l.vec(k, b, j, h) }, func(j int) []float64 { return l.vec(v, b, j, h) }, out[n:n+l.d])
+			attend(l.vec(q, b, 0, h), allowed, kn.Template.F,
+				func(j int) []float64 { return l.vec(k, b, j, h) }, func(j int) []float64 { return l.vec(v, b, j, h) }, l.vec(out, b, 0, h))
 		}
 	}
 	return nil

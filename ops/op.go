@@ -86,6 +86,17 @@ type Opaque interface {
 	Kernel(args, outs []ir.Type) *kern.Kernel
 }
 
+// Strided is implemented by Opaque ops whose arguments may lie inside other
+// tensors, and whose results may be written there: an operand is then a View.
+// If their kernel is a template, it has Views.
+type Strided interface {
+	Opaque
+	// Strides reports whether operand i (results are numbered on from the
+	// arguments) may have these strides, one for each axis, instead of the
+	// row-major ones. The stride of an axis of extent 1 is 1.
+	Strides(i int, s []int) bool
+}
+
 // Aliaser is implemented by Opaque ops that write part of a result and leave
 // the rest as argument 0 has it: result 0 lives in argument 0's memory.
 type Aliaser interface{ Aliases() bool }

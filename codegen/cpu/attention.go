@@ -5,6 +5,7 @@ import (
 
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/vmath"
+	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 )
 
@@ -72,17 +73,30 @@ func (a *attention) chunk(c V) {
 	a.used = 0
 }
 
-// position is the first row of a block in buffer buf, of type [B,T,H,D].
-func (a *attention) position(buf int, block V) V {
-	row := a.Add(a.Mul(a.batch, c64(a.t)), a.Mul(block, c64(edge)))
-	at := a.Mul(a.Add(a.Mul(row, c64(a.h)), a.head), c64(a.d))
-	return a.At(a.SlotPtr(a.args, buf, storage(a.k.Bufs[buf].DType)), at)
+// dtype is the element type of operand op.
+func (a *attention) dtype(op int) ir.DType { return a.k.Bufs[a.k.Template.Views[op].Buf].DType }
+
+// stride is how far apart operand op has the elements along an axis.
+func (a *attention) stride(op, axis int) int { return a.k.Template.Views[op].Strides[axis] }
+
+// element is the address of an element of operand op.
+func (a *attention) element(op int, idx ...V) V {
+	v := a.k.Template.Views[op]
+	at := c64(v.Offset)
+	for d, i := range idx {
+		at = a.Add(at, a.Mul(i, c64(v.Strides[d])))
+	}
+	return a.At(a.SlotPtr(a.args, v.Buf, storage(a.dtype(op))), at)
 }
 
-// perHead is the first element of a block in buffer buf, f32 [B,H,T].
-func (a *attention) perHead(buf int, block V) V {
-	at := a.Add(a.Mul(a.Add(a.Mul(a.batch, c64(a.h)), a.head), c64(a.t)), a.Mul(block, c64(edge)))
-	return a.At(a.SlotPtr(a.args, buf, build.F32), at)
+// position is the first row of a block in operand op, [B,T,H,D].
+func (a *attention) position(op int, block V) V {
+	return a.element(op, a.batch, a.Mul(block, c64(edge)), a.head)
+}
+
+// perHead is the first element of a block in operand op, f32 [B,H,T].
+func (a *attention) perHead(op int, block V) V {
+	return a.element(op, a.batch, a.head, a.Mul(block, c64(edge)))
 }
 
 // rowsOf is how many rows of a block exist.
@@ -110,12 +124,12 @@ func (a *attention) splat(x float64) V { return build.FloatOf(a.Module.Vec(), x)
 // copyIn copies a block of buffer buf to dst as f32, times scale, rows dp
 // apart. Rows and columns that don't exist become 0.
 func (a *attention) copyIn(buf int, block, dst V, scale float64) {
-	d := a.k.Bufs[buf].DType
+	d := a.dtype(buf)
 	src := a.position(buf, block)
 	rows := a.rowsOf(block)
 	st := build.VecOf(a.vl, storage(d))
 	a.Range(c64(0), rows, c64(1), func(r V) {
-		from, to := a.At(src, a.Mul(r, c64(a.h*a.d))), a.At(dst, a.Mul(r, c64(a.dp)))
+		from, to := a.At(src, a.Mul(r, c64(a.stride(buf, 1)))), a.At(dst, a.Mul(r, c64(a.dp)))
 		a.columns(func(at int, mask V) {
 			x := widen(a.Func, d, a.MaskLoad(st, a.Offset(from, at), mask))
 			if scale != 1 {
@@ -165,10 +179,10 @@ func (a *attention) copyOut(src, rows V, buf int, scale func(lane V) V) {
 		})
 	}, 1)
 	a.transpose(src, rows, a.dp, edge)
-	d := a.k.Bufs[buf].DType
+	d := a.dtype(buf)
 	dst := a.position(buf, a.block)
 	a.Range(c64(0), a.rowsOf(a.block), c64(1), func(r V) {
-		from, to := a.At(rows, a.Mul(r, c64(a.dp))), a.At(dst, a.Mul(r, c64(a.h*a.d)))
+		from, to := a.At(rows, a.Mul(r, c64(a.dp))), a.At(dst, a.Mul(r, c64(a.stride(buf, 1))))
 		a.columns(func(at int, mask V) {
 			x := narrow(a.Func, d, a.Load(a.Module.Vec(), a.Offset(from, at)))
 			a.MaskStore(x, a.Offset(to, at), mask)
@@ -256,7 +270,7 @@ func (a *attention) product(rows, depth V, x V, xr, xk int, y, out V, keep func(
 // buf, with the partner block, how many of its positions need be looked at,
 // and the address of its mask words, wanted only where partial is true.
 func (a *attention) partners(buf int, f func(block, count, partial, words V)) {
-	table := a.SlotPtr(a.args, buf, build.I32)
+	table := a.element(buf)
 	word := func(i V) V { return a.SExt(a.Load(build.I32, a.At(table, i)), build.I64) }
 	a.Range(word(a.block), word(a.Add(a.block, c64(1))), c64(2), func(at V) {
 		w := word(a.Add(at, c64(1)))
@@ -285,10 +299,10 @@ func (a *attention) load(p, i V) V { return a.Load(a.Module.Vec(), a.At(p, i)) }
 // perLane copies the chunk's block of f32 buffer buf, [B,H,T], to dst.
 func (a *attention) perLane(buf int, dst V) {
 	src := a.perHead(buf, a.block)
-	rows := a.rowsOf(a.block)
-	a.eachLane(func(q V) {
-		a.Store(a.MaskLoad(a.Module.Vec(), a.At(src, q), a.lanesBelow(rows, q)), a.At(dst, q))
-	}, 1)
+	last := a.Sub(a.rowsOf(a.block), c64(1))
+	a.Range(c64(0), c64(edge), c64(1), func(i V) {
+		a.Store(a.Load(build.F32, a.At(src, a.Mul(a.Min(i, last), c64(a.stride(buf, 2))))), a.At(dst, i))
+	})
 }
 
 // lanesBelow is the mask of lanes from q on that are below rows, nil for all.
@@ -435,7 +449,7 @@ func (a *attention) gradKV() {
 		a.whenPartial(partial, words, func(words V) {
 			a.Range(c64(0), count, c64(1), func(c V) {
 				row := a.Min(c, last)
-				lv, ev := a.Splat(a.vl, a.Load(build.F32, a.At(ls, row))), a.Splat(a.vl, a.Load(build.F32, a.At(es, row)))
+				lv, ev := a.Splat(a.vl, a.Load(build.F32, a.At(ls, a.Mul(row, c64(a.stride(lse, 2)))))), a.Splat(a.vl, a.Load(build.F32, a.At(es, a.Mul(row, c64(a.stride(delta, 2))))))
 				a.eachLane(func(i V) { a.pair(s, ds, words, i, c, lv, ev, true) }, 1)
 			})
 		})
@@ -454,20 +468,15 @@ func (a *attention) decode(c V) {
 	a.head, a.batch = a.URem(c, c64(a.h)), a.UDiv(c, c64(a.h))
 	a.used = 0
 	score := a.take(roundUp(a.t, a.vl) + a.vl)
-	table := a.SlotPtr(a.args, list, build.I32)
+	table := a.element(list)
 	word := func(i V) V { return a.SExt(a.Load(build.I32, a.At(table, i)), build.I64) }
-	at := a.SExt(a.Load(build.I32, a.SlotPtr(a.args, pos, build.I32)), build.I64)
+	at := a.SExt(a.Load(build.I32, a.element(pos)), build.I64)
 	first := word(at)
 	n := a.Sub(word(a.Add(at, c64(1))), first)
-	row := func(buf int, t V) V {
-		i := a.Add(a.Mul(a.Add(a.Mul(a.batch, c64(a.t)), t), c64(a.h)), a.head)
-		return a.At(a.SlotPtr(a.args, buf, storage(a.k.Bufs[buf].DType)), a.Mul(i, c64(a.d)))
-	}
-	own := func(buf int) V {
-		return a.At(a.SlotPtr(a.args, buf, storage(a.k.Bufs[buf].DType)), a.Mul(c, c64(a.d)))
-	}
+	row := func(op int, t V) V { return a.element(op, a.batch, t, a.head) }
+	own := func(op int) V { return a.element(op, a.batch, c64(0), a.head) }
 	vector := func(buf int, p V, at int, mask V) V {
-		d := a.k.Bufs[buf].DType
+		d := a.dtype(buf)
 		return widen(a.Func, d, a.MaskLoad(build.VecOf(a.vl, storage(d)), a.Offset(p, at), mask))
 	}
 	// The query stays in registers, up to 8 vectors; longer heads reread it.
@@ -519,7 +528,7 @@ func (a *attention) decode(c V) {
 			return acc
 		})
 		for i, at := range ats {
-			x := narrow(a.Func, a.k.Bufs[out].DType, a.FMul(acc[i], inverse))
+			x := narrow(a.Func, a.dtype(out), a.FMul(acc[i], inverse))
 			a.MaskStore(x, a.Offset(to, at), ms[i])
 		}
 	}

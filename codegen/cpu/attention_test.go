@@ -70,14 +70,39 @@ func TestAttentionAgreesWithTheEvaluator(t *testing.T) {
 		for _, c := range attentionCases {
 			k, fill := c.kernel(name)
 			ss = append(ss, sample{k: k, fill: fill})
+			k, fill = c.kernel(name)
+			ss = append(ss, spread(k, fill))
 		}
 	}
 	check(t, ss)
 }
 
+// spread moves the rows of k's operands apart in larger buffers, and the
+// elements of delta; what lies between them must stay as it is.
+func spread(k *kern.Kernel, fill func(b, i int, r *rand.Rand) float64) sample {
+	k.Name += "_spread"
+	for i := range k.Bufs {
+		if k.Bufs[i].DType == ir.I32 {
+			continue
+		}
+		v := &k.Template.Views[i]
+		for d := range v.Strides {
+			if d+1 < len(v.Strides) || k.Bufs[i].Name == "delta" {
+				v.Strides[d] *= 3
+			}
+		}
+		v.Offset = 5
+		k.Bufs[i].Len = 3*k.Bufs[i].Len + 5
+		if k.Bufs[i].Mode == kern.Out {
+			k.Bufs[i].Mode = kern.InOut
+		}
+	}
+	return sample{k: k, fill: fill}
+}
+
 func TestAttentionRefusesOtherBlocks(t *testing.T) {
 	k, _ := attentionCases[0].kernel("attention_fwd")
-	k.Template = &kern.Template{Name: "attention_fwd", Ints: []kern.Int{{Key: "B", Val: 1}, {Key: "T", Val: 1}, {Key: "H", Val: 1}, {Key: "D", Val: 1}, {Key: "block", Val: 16}}}
+	k.Template = &kern.Template{Name: "attention_fwd", Ints: []kern.Int{{Key: "B", Val: 1}, {Key: "T", Val: 1}, {Key: "H", Val: 1}, {Key: "D", Val: 1}, {Key: "block", Val: 16}}, Views: k.Template.Views}
 	targets, err := jit.Targets()
 	if err != nil {
 		t.Fatal(err)

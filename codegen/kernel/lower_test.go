@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 	"github.com/gouache-ml/gouache/ops"
+	"github.com/gouache-ml/gouache/ops/mask"
 )
 
 // whole is a backend that cuts nothing: one chunk, nothing packed.
@@ -80,12 +82,15 @@ func check(t *testing.T, f *ir.Func) *plan.Program {
 	for _, v := range f.Inputs {
 		inputs[v.Name] = tensor(r, v.Type, 5)
 	}
-	for _, g := range f.Module.Globals {
-		globals[g.Name] = tensor(r, g.Type, 5)
-	}
-	for _, pass := range []func(*ir.Func) error{graph.Autodiff, graph.Split, graph.CSE, graph.DCE} {
+	for _, pass := range []func(*ir.Func) error{graph.Autodiff, graph.Join, graph.Split, graph.CSE, graph.DCE} {
 		if err := pass(f); err != nil {
 			t.Fatal(err)
+		}
+	}
+	for _, g := range f.Module.Globals {
+		globals[g.Name] = tensor(r, g.Type, 5)
+		for i := range len(g.Data) / 4 {
+			globals[g.Name].Data[i] = float64(int32(binary.LittleEndian.Uint32(g.Data[4*i:])))
 		}
 	}
 	want, updates, err := interp.Run(f, inputs, globals)
@@ -252,5 +257,48 @@ func TestReductionOfOneElementIsNoLoop(t *testing.T) {
 	y := ops.Sum(x)
 	f.Result("a", ops.Add(y, ops.Sum(ops.Mul(y, y))))
 	f.Result("b", ops.SumKeep(ops.Reshape(x, 9, 1), 1))
+	check(t, f)
+}
+
+// Heads are read where a projection of all three wrote them, and their
+// gradients are written to the places of one for the projection.
+func TestAttentionNeedsNoCopies(t *testing.T) {
+	const b, n, h, d = 2, 5, 2, 4
+	f := ir.NewModule("t").NewFunc("train")
+	x := f.Input("x", ir.T(ir.F32, b*n, 8))
+	w, bias, out := param(f, "w", 8, 3*h*d), param(f, "bias", 3*h*d), param(f, "out", h*d, 8)
+	qkv := ops.Add(ops.MatMul(x, w), bias)
+	var part [3]*ir.Value
+	for i := range part {
+		part[i] = ops.Reshape(ops.SliceAxis(qkv, 1, i*h*d, (i+1)*h*d), b, n, h, d)
+	}
+	y := ops.MatMul(ops.Reshape(ops.Attention(part[0], part[1], part[2], mask.Causal()), b*n, h*d), out)
+	f.Result("y", y)
+	for i, g := range ops.Gradient(ops.Mean(ops.Mul(y, y)), w, bias, out) {
+		f.Result(fmt.Sprint("gradient ", i), g)
+	}
+	for _, l := range check(t, f).Launches {
+		if k := l.Kernel; k.Template == nil && k.FindContract() == nil && !k.HasLoop() && len(k.Bufs) > 1 && k.Points() > b*n*h {
+			t.Errorf("a kernel moves data:\n%s", k)
+		}
+	}
+}
+
+// New rows of a cache are written from where they lie, and copied first only
+// if that is the cache itself.
+func TestCacheRowsAreWrittenInPlace(t *testing.T) {
+	f := ir.NewModule("t").NewFunc("step")
+	x := f.Input("x", ir.T(ir.F32, 2, 3*8))
+	pos := ops.Full(f, ir.T(ir.I32), 1)
+	for i, name := range []string{"k", "v"} {
+		c := param(f, name, 2, 5, 2, 4)
+		f.Update(c.Global, ops.CacheWrite(c, ops.Reshape(ops.SliceAxis(x, 1, 8+8*i, 16+8*i), 2, 1, 2, 4), pos))
+	}
+	if p := check(t, f); len(p.Launches) != 3 {
+		t.Errorf("%d launches, want the position and 2 writes\n%s", len(p.Launches), dump(p))
+	}
+	f = ir.NewModule("t").NewFunc("shift")
+	c := param(f, "c", 2, 5, 2, 4)
+	f.Update(c.Global, ops.CacheWrite(c, ops.SliceAxis(c, 1, 0, 3), ops.Full(f, ir.T(ir.I32), 1)))
 	check(t, f)
 }

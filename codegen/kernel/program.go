@@ -62,7 +62,10 @@ type program struct {
 	p    *plan.Program
 	buf  map[*ir.Value]*plan.Buffer
 	glob Places
-	live []*plan.Buffer
+
+	reader  map[*ir.Value]*ir.Instr // the last instruction that reads a value
+	kept    map[*ir.Value]bool      // results and new contents of globals
+	written map[*ir.Value]bool      // lies inside the concatenation that reads it
 }
 
 // Lower compiles the passes' final graph of f into launches; offsets are left
@@ -104,7 +107,19 @@ func Lower(f *ir.Func, lib *Library, be Backend) (*plan.Program, error) {
 }
 
 func assemble(f *ir.Func, a *analysis, units []*unit, lib *Library, be Backend) (*plan.Program, error) {
-	pr := &program{a: a, lib: lib, be: be, p: &plan.Program{Name: f.Name}, buf: map[*ir.Value]*plan.Buffer{}, glob: Places{}}
+	pr := &program{a: a, lib: lib, be: be, p: &plan.Program{Name: f.Name}, buf: map[*ir.Value]*plan.Buffer{}, glob: Places{},
+		reader: map[*ir.Value]*ir.Instr{}, kept: map[*ir.Value]bool{}, written: map[*ir.Value]bool{}}
+	for _, in := range f.Body {
+		for _, x := range in.Args {
+			pr.reader[x] = in
+		}
+	}
+	for _, r := range f.Results {
+		pr.kept[r.Value] = true
+	}
+	for _, up := range f.Updates {
+		pr.kept[up.Value] = true
+	}
 	for _, v := range f.Inputs {
 		b := pr.work(v, v.Type)
 		b.Name = v.Name
@@ -338,10 +353,6 @@ func (pr *program) whole(u *unit) error {
 	switch op := in.Op.(type) {
 	case ops.Opaque:
 		k := op.Kernel(types, outs)
-		var args []*plan.Buffer
-		for i := range in.Args {
-			args = append(args, arg(i))
-		}
 		al, ok := in.Op.(ops.Aliaser)
 		if ok && al.Aliases() {
 			want := pr.buf[in.Results[0]]
@@ -353,12 +364,23 @@ func (pr *program) whole(u *unit) error {
 			}
 			pr.buf[in.Results[0]] = arg(0)
 		}
-		for _, r := range in.Results {
-			b := pr.buf[r]
-			if b == nil {
-				b = pr.work(r, r.Type)
+		var args []*plan.Buffer
+		if st, ok := in.Op.(ops.Strided); ok {
+			var err error
+			if args, err = strided(k, pr.operands(in, st), append(types, outs...)); err != nil {
+				return fmt.Errorf("internal: %s: %s: %w", in.Pos, in.Op.Name(), err)
 			}
-			args = append(args, b)
+		} else {
+			for i := range in.Args {
+				args = append(args, arg(i))
+			}
+			for _, r := range in.Results {
+				b := pr.buf[r]
+				if b == nil {
+					b = pr.work(r, r.Type)
+				}
+				args = append(args, b)
+			}
 		}
 		k.FLOPs = in.Op.Cost(types, outs).FLOPs
 		if k.Template == nil {
@@ -375,7 +397,8 @@ func (pr *program) whole(u *unit) error {
 		}
 		at := 0
 		for i, x := range in.Args {
-			if x.Type.Len() == 0 {
+			if pr.written[pr.a.find(x)] {
+				at += x.Type.Shape[axis]
 				continue
 			}
 			k, src, err := pr.part(x, in.Results[0].Type, axis, at)

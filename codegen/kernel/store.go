@@ -62,19 +62,35 @@ func analyse(f *ir.Func, force map[*ir.Value]bool) *analysis {
 	}
 	expandedHeavy := make([]bool, n)
 	for _, in := range f.Body {
-		if _, ok := in.Op.(ops.Opaque); ok {
+		switch in.Op.(type) {
+		case ops.Strided:
+			for _, x := range in.Args {
+				must[a.source(x).ID] = true
+			}
+		case ops.Opaque:
 			for _, x := range in.Args {
 				must[x.ID] = true
 			}
 		}
 	}
-	// Operands of matrix products must be plain loads; found out by trial
-	// once what they are made of is known, so in program order.
+	// Operands of matrix products must be plain loads, those of strided
+	// kernels evenly spaced; found out by trial once what they are made of is
+	// known, so in program order.
 	for _, in := range f.Body {
-		switch in.Op.(type) {
+		switch op := in.Op.(type) {
 		case ops.Contracter:
 			for i, x := range in.Args {
 				if i < 2 && a.find(x) == nil && !a.plainLoad(in, i) {
+					a.store(x)
+				}
+			}
+		case ops.Strided:
+			al, ok := in.Op.(ops.Aliaser)
+			inPlace := ok && al.Aliases()
+			for i, x := range in.Args {
+				base, w, ok := a.view(x)
+				// What an op in place reads of its own memory must be copied.
+				if !ok || !op.Strides(i, w.Strides) || inPlace && i > 0 && base == a.find(in.Args[0]) {
 					a.store(x)
 				}
 			}

@@ -23,6 +23,7 @@ type Pass struct {
 // Passes are the graph passes, in order.
 var Passes = []Pass{
 	{"autodiff", "expand gradients by the ops' vector-Jacobian products", graph.Autodiff},
+	{"join", "make sums of padded parts, the gradient of slices, concatenations", graph.Join},
 	{"split", "cut long reductions into partial ones", graph.Split},
 	{"cse", "make equal instructions one", graph.CSE},
 	{"dce", "drop what no result or update needs", graph.DCE},
@@ -31,6 +32,8 @@ var Passes = []Pass{
 // order lists what must come before what, and why.
 var order = []struct{ Before, After, Why string }{
 	{"autodiff", "split", "the gradient of a split sum would be built from its parts"},
+	{"autodiff", "join", "the sums are those of gradients"},
+	{"join", "dce", "the paddings are left without a reader"},
 	{"autodiff", "cse", "gradients repeat forward computations"},
 	{"split", "cse", "equal reductions split alike, and their parts should be shared"},
 	{"cse", "dce", "what cse replaces is left without a reader"},

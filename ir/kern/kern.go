@@ -156,11 +156,40 @@ type Int struct {
 }
 
 // Template is a kernel that exists as a hand-written generator per target:
-// operands are the kernel's Bufs in the order the template documents.
+// operands are the kernel's Bufs in the order the template documents, or, for
+// templates that document it, Views of them.
 type Template struct {
-	Name string
-	Ints []Int
-	F    float64 // scale, where the template takes one
+	Name  string
+	Ints  []Int
+	F     float64 // scale, where the template takes one
+	Views []View  // one for every operand, or none
+}
+
+// View is where an operand of a template lies: element i, j, ... is number
+// Offset + i*Strides[0] + j*Strides[1] + ... of buffer Buf.
+type View struct {
+	Buf, Offset int
+	Strides     []int
+}
+
+// Dense is the view of buffer buf that is a row-major tensor of that shape.
+func Dense(buf int, shape []int) View {
+	v := View{Buf: buf, Strides: make([]int, len(shape))}
+	n := 1
+	for d := len(shape) - 1; d >= 0; d-- {
+		v.Strides[d] = n
+		n *= shape[d]
+	}
+	return v
+}
+
+// At is the number of the element with these indices.
+func (v View) At(idx ...int) int {
+	n := v.Offset
+	for d, i := range idx {
+		n += i * v.Strides[d]
+	}
+	return n
 }
 
 // Int looks up a parameter; absent means 0.

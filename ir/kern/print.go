@@ -51,6 +51,19 @@ func (k *Kernel) text(name string) string {
 			fmt.Fprintf(&b, "%s=%d", p.Key, p.Val)
 		}
 		fmt.Fprintf(&b, "} scale=%s", hexFloat(t.F))
+		if len(t.Views) > 0 {
+			b.WriteString(" views(")
+			for i, v := range t.Views {
+				if i > 0 {
+					b.WriteString(", ")
+				}
+				fmt.Fprintf(&b, "#%d[%d]", v.Buf, v.Offset)
+				for _, s := range v.Strides {
+					fmt.Fprintf(&b, " %d", s)
+				}
+			}
+			b.WriteString(")")
+		}
 	}
 	b.WriteString(" {\n")
 	printBody(&b, k.Body, "  ")

@@ -108,7 +108,34 @@ func (l *loops) template() {
 	l.want("scale")
 	l.want("=")
 	t.F = l.float("a number")
+	if l.take("views") {
+		l.want("(")
+		for !l.take(")") {
+			if len(t.Views) > 0 {
+				l.want(",")
+			}
+			t.Views = append(t.Views, l.view())
+		}
+	}
 	l.k.Template = t
+}
+
+// view reads #0[128] 384 1: a buffer, an offset and strides.
+func (l *loops) view() kern.View {
+	l.skip()
+	at := l.at
+	l.want("#")
+	v := kern.View{Buf: l.count("a buffer number")}
+	if v.Buf >= len(l.k.Bufs) {
+		l.fail(at, "there is no buffer #%d, the kernel has %d", v.Buf, len(l.k.Bufs))
+	}
+	l.want("[")
+	v.Offset = l.anyInt("an offset")
+	l.want("]")
+	for l.skip(); l.peek() != ',' && l.peek() != ')'; l.skip() {
+		v.Strides = append(v.Strides, l.anyInt("a stride"))
+	}
+	return v
 }
 
 // varID reads i0 as 0.

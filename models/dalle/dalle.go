@@ -147,13 +147,10 @@ func (c Config) prefill(f *ir.Func) {
 	})
 	for i := range c.Layers {
 		x = c.block().Apply(nn.In(f), i, b, x, func(q, k, v *ir.Value) *ir.Value {
-			for _, kv := range []struct {
-				name string
-				rows *ir.Value
-			}{{"k", k}, {"v", v}} {
-				cache := c.cache(f, i, kv.name)
-				f.Update(cache.Global, ops.Concat(1, kv.rows, ops.SliceAxis(cache, 1, t, c.Stream())))
-			}
+			ck, cv := c.cache(f, i, "k"), c.cache(f, i, "v")
+			first := ops.Full(f, ir.T(ir.I32), 0)
+			f.Update(ck.Global, ops.CacheWrite(ck, k, first))
+			f.Update(cv.Global, ops.CacheWrite(cv, v, first))
 			return ops.Attention(q, k, v, mask.Causal())
 		})
 	}

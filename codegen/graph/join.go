@@ -1,0 +1,114 @@
+package graph
+
+import (
+	"slices"
+
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ops"
+)
+
+// Join replaces a sum of padded parts that lie side by side, which is what the
+// gradient of a tensor taken apart by slices looks like, by their
+// concatenation. It does so where ops can write the parts to their places in
+// it (ops.Strided); other parts are best added up by whoever reads the sum.
+func Join(f *ir.Func) error {
+	uses := make([]int, f.NumValues())
+	for _, in := range f.Body {
+		for _, a := range in.Args {
+			uses[a.ID]++
+		}
+	}
+	for _, r := range f.Results {
+		uses[r.Value.ID]++
+	}
+	for _, u := range f.Updates {
+		uses[u.Value.ID]++
+	}
+	// A sum stands after the sums it adds, so backwards the largest come first.
+	for _, in := range slices.Backward(f.Body) {
+		if _, ok := in.Op.(ops.AddOp); !ok {
+			continue
+		}
+		var parts []*ir.Instr
+		if !collect(in, uses, &parts) {
+			continue
+		}
+		if axis := sideBySide(parts); axis >= 0 {
+			in.Op = ops.ConcatOp{Axis: axis}
+			in.Args = nil
+			for _, p := range parts {
+				in.Args = append(in.Args, p.Args[0])
+			}
+		}
+	}
+	return nil
+}
+
+// collect finds the paddings that a sum adds up; it fails where the sum adds
+// anything else.
+func collect(in *ir.Instr, uses []int, parts *[]*ir.Instr) bool {
+	for _, x := range in.Args {
+		d := x.Def
+		if d == nil || uses[x.ID] != 1 {
+			return false
+		}
+		switch d.Op.(type) {
+		case ops.AddOp:
+			if !collect(d, uses, parts) {
+				return false
+			}
+		case ops.PadOp:
+			p := d.Args[0]
+			for p.Def != nil {
+				if r, ok := p.Def.Op.(ops.Reshaper); !ok || !r.Reshapes() {
+					break
+				}
+				p = p.Def.Args[0]
+			}
+			if p.Def == nil {
+				return false
+			}
+			if _, ok := p.Def.Op.(ops.Strided); !ok {
+				return false
+			}
+			*parts = append(*parts, d)
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// sideBySide sorts parts and returns the axis along which they follow one
+// another without a gap or an overlap, or -1.
+func sideBySide(parts []*ir.Instr) int {
+	axis := -1
+	for _, p := range parts {
+		op := p.Op.(ops.PadOp)
+		for d := range op.Low {
+			if op.Low[d]+op.High[d] == 0 {
+				continue
+			}
+			if axis >= 0 && axis != d {
+				return -1
+			}
+			axis = d
+		}
+	}
+	if axis < 0 {
+		return -1
+	}
+	low := func(p *ir.Instr) int { return p.Op.(ops.PadOp).Low[axis] }
+	slices.SortStableFunc(parts, func(p, q *ir.Instr) int { return low(p) - low(q) })
+	at := 0
+	for _, p := range parts {
+		if low(p) != at {
+			return -1
+		}
+		at += p.Args[0].Type.Shape[axis]
+	}
+	if at != parts[0].Results[0].Type.Shape[axis] {
+		return -1
+	}
+	return axis
+}
