@@ -16,6 +16,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ir/plan"
 	device "github.com/gouache-ml/gouache/runtime/device/cpu"
 )
 
@@ -35,8 +36,10 @@ type row struct {
 	Disturbed int     `json:"disturbed"` // samples with another process in between, left out where enough others are
 	FLOPs     int64   `json:"flops"`
 	Bytes     int     `json:"bytes"`
-	Roof      float64 `json:"roof"`  // share of the bound, 0 to 1
-	Bound     string  `json:"bound"` // fma, or the working set whose bandwidth it is
+	GFLOPS    float64 `json:"gflops,omitempty"` // a second; left out above the measured peak, as are the next two
+	GBs       float64 `json:"gbs,omitempty"`    // a second
+	Roof      float64 `json:"roof"`             // share of the bound, 0 to 1
+	Bound     string  `json:"bound"`            // fma, or the working set whose bandwidth it is
 	Program   string  `json:"program,omitempty"`
 	Launches  int     `json:"launches,omitempty"`
 	Note      string  `json:"note,omitempty"`
@@ -67,7 +70,14 @@ func (s *session) kernels(ctx context.Context) error {
 	defer pool.Close()
 	runtime.LockOSThread() // for its processor time
 	defer runtime.UnlockOSThread()
+	var before map[string]row
+	if s.compare != "" {
+		if before, err = readRows(s.compare); err != nil {
+			return err
+		}
+	}
 	var rows []row
+	took := map[*kern.Kernel]float64{} // ns
 	for _, x := range s.subjects {
 		c, err := fill(x)
 		if err != nil {
@@ -94,23 +104,29 @@ func (s *session) kernels(ctx context.Context) error {
 				s.print(r)
 			}
 			rows = append(rows, r)
+			took[x.Kernel] += r.Ns / float64(s.count)
 		}
 		b.arena.Close()
 	}
-	if s.program == "" {
+	if s.program != "" {
+		total := func(r row) float64 { return r.Ns * float64(r.Launches) }
+		sort.SliceStable(rows, func(i, j int) bool { return total(rows[i]) > total(rows[j]) })
+		sum := 0.0
+		for _, r := range rows {
+			s.print(r)
+			sum += total(r) / float64(s.count)
+		}
+		if !s.json {
+			fmt.Fprintf(s.out, "%s%s: launches x time is %.3f ms\n", s.comment(), s.program, sum/1e6)
+		}
+	}
+	if before != nil {
+		s.difference(before, rows)
+	}
+	if s.pprof == "" {
 		return nil
 	}
-	total := func(r row) float64 { return r.Ns * float64(r.Launches) }
-	sort.SliceStable(rows, func(i, j int) bool { return total(rows[i]) > total(rows[j]) })
-	sum := 0.0
-	for _, r := range rows {
-		s.print(r)
-		sum += total(r) / float64(s.count)
-	}
-	if !s.json {
-		fmt.Fprintf(s.out, "%s: launches x time is %.3f ms\n", s.program, sum/1e6)
-	}
-	return nil
+	return s.writePprof(func(_ *plan.Program, i int, l *plan.Launch) float64 { return took[l.Kernel] })
 }
 
 // start measures the machine and prints the head of the report.
@@ -122,7 +138,10 @@ func (s *session) start(ctx context.Context) error {
 	if s.json {
 		return nil
 	}
-	fmt.Fprintf(s.out, "goos: %s\ngoarch: %s\npkg: github.com/gouache-ml/gouache/gen/%s\ncpu: %s\n%s\n", runtime.GOOS, runtime.GOARCH, s.system, processor(), s.machine)
+	if s.benchstat {
+		fmt.Fprintf(s.out, "goos: %s\ngoarch: %s\npkg: github.com/gouache-ml/gouache/gen/%s\n", runtime.GOOS, runtime.GOARCH, s.system)
+	}
+	fmt.Fprintf(s.out, "cpu: %s\n%s%s\n", processor(), s.comment(), s.machine)
 	if m := s.machine; s.threads > 1 && m.flops[1] < 1.2*m.flops[0] {
 		fmt.Fprintf(s.out, "# %d threads never ran at the same time: other processes hold the processors, and the peaks are those of one\n", s.threads)
 	}
@@ -248,16 +267,30 @@ func (s *session) rate(x *subject, t samples) row {
 	r := row{Kernel: x.Name, Kind: x.kind, Target: s.variant.Name, Threads: s.threads, Chunks: x.Chunks, Runs: t.runs,
 		Ns: t.at(0.5) * 1e9, MinNs: t.times[0] * 1e9, LowNs: t.at(0.25) * 1e9, HighNs: t.at(0.75) * 1e9,
 		Samples: t.all, Disturbed: t.disturbed, FLOPs: x.FLOPs, Bytes: x.bytes, Program: s.program, Launches: x.launches[s.program]}
-	roof, bound := s.machine.roof(x.FLOPs, x.bytes, working(x.Kernel), x.Chunks)
-	r.Roof, r.Bound = roof/t.at(0.5), bound
-	switch {
-	case r.Roof > 1:
-		r.Roof, r.Note = 0, fmt.Sprintf("faster than the %s peak measured: buffers nearer than their sizes say, operations counted that are not done, or a disturbed peak", bound)
-	case t.disturbed > t.all-minSamples && s.threads > 1:
-		r.Note = fmt.Sprintf("%d of %d samples disturbed by other processes", t.disturbed, t.all)
-	case s.machine.launch > 0.5*t.at(0.5):
-		r.Note = "mostly the launch itself"
+	median := t.at(0.5)
+	roof := s.machine.roof(x.FLOPs, x.bytes, working(x.Kernel), x.Chunks)
+	r.GFLOPS, r.GBs = float64(x.FLOPs)/r.Ns, float64(x.bytes)/r.Ns
+	r.Roof, r.Bound = max(roof.compute, roof.memory)/median, roof.bound()
+	// A figure above what the machine can do is wrong, whatever the reason, so it isn't given.
+	var notes []string
+	if roof.compute > median {
+		r.GFLOPS = 0
+		notes = append(notes, "GFLOP/s withheld: above the measured peak of multiply-adds, so operations are counted that the kernel does not do, or the peak was disturbed")
 	}
+	if roof.memory > median {
+		r.GBs = 0
+		notes = append(notes, fmt.Sprintf("GB/s withheld: above the measured bandwidth of %s, so buffers lie nearer than their sizes say or are not moved whole, or the peak was disturbed", roof.level))
+	}
+	if r.Roof > 1 {
+		r.Roof = 0
+	}
+	switch {
+	case t.disturbed > t.all-minSamples && s.threads > 1:
+		notes = append(notes, fmt.Sprintf("%d of %d samples disturbed by other processes", t.disturbed, t.all))
+	case s.machine.launch > 0.5*median:
+		notes = append(notes, "mostly the launch itself")
+	}
+	r.Note = strings.Join(notes, "; ")
 	return r
 }
 
@@ -270,26 +303,69 @@ func working(k *kern.Kernel) int {
 	return n
 }
 
-// print writes r as JSON or as a line for benchstat.
+// comment begins lines that benchstat must pass over.
+func (s *session) comment() string {
+	if s.benchstat {
+		return "# "
+	}
+	return ""
+}
+
+// print writes r as JSON, as a line for benchstat, or as a line of the table.
 func (s *session) print(r row) {
-	if s.json {
-		b, err := json.Marshal(r)
-		if err == nil {
+	switch {
+	case s.json:
+		if b, err := json.Marshal(r); err == nil {
 			fmt.Fprintf(s.out, "%s\n", b)
 		}
-		return
+	case s.benchstat:
+		s.printBenchmark(r)
+	default:
+		s.printLine(r)
 	}
-	line := fmt.Sprintf("BenchmarkKernel/%s-%d\t%8d\t%12.0f ns/op\t%8.2f GFLOP/s\t%8.2f GB/s", r.Kernel, r.Threads, r.Runs, r.Ns, float64(r.FLOPs)/r.Ns, float64(r.Bytes)/r.Ns)
-	if r.Roof > 0 {
-		line += fmt.Sprintf("\t%6.1f %%roof", 100*r.Roof)
+}
+
+func (s *session) printBenchmark(r row) {
+	line := fmt.Sprintf("BenchmarkKernel/%s-%d\t%8d\t%12.0f ns/op", r.Kernel, r.Threads, r.Runs, r.Ns)
+	for _, m := range []struct {
+		x    float64
+		unit string
+	}{{r.GFLOPS, "GFLOP/s"}, {r.GBs, "GB/s"}, {100 * r.Roof, "%roof"}} {
+		if m.x > 0 {
+			line += fmt.Sprintf("\t%8.2f %s", m.x, m.unit)
+		}
 	}
 	if r.Launches > 0 {
 		line += fmt.Sprintf("\t%6d launches\t%9.3f ms/run", r.Launches, r.Ns*float64(r.Launches)/1e6)
 	}
 	fmt.Fprintln(s.out, line)
-	note := fmt.Sprintf("# %s: %s, %s; +%.0f%% -%.0f%% between quartiles", r.Kernel, r.Kind, r.Bound, 100*(r.HighNs/r.Ns-1), 100*(1-r.LowNs/r.Ns))
 	if r.Note != "" {
-		note += "; " + r.Note
+		fmt.Fprintf(s.out, "# %s: %s\n", r.Kernel, r.Note)
 	}
-	fmt.Fprintln(s.out, note)
+}
+
+func (s *session) printLine(r row) {
+	if !s.headed {
+		s.headed = true
+		fmt.Fprintf(s.out, "\n%12s %9s %9s %8s %15s", "median", "quartiles", "GFLOP/s", "GB/s", "of the roof")
+		if s.program != "" {
+			fmt.Fprintf(s.out, " %12s", "launches")
+		}
+		fmt.Fprintln(s.out, "  kernel")
+	}
+	figure := func(format string, x float64) string {
+		if x == 0 {
+			return "-"
+		}
+		return fmt.Sprintf(format, x)
+	}
+	fmt.Fprintf(s.out, "%9.2f us %+3.0f%% %+3.0f%% %9s %8s %6s of %-5s", r.Ns/1e3, 100*(r.LowNs/r.Ns-1), 100*(r.HighNs/r.Ns-1),
+		figure("%.1f", r.GFLOPS), figure("%.1f", r.GBs), figure("%.1f%%", 100*r.Roof), r.Bound)
+	if s.program != "" {
+		fmt.Fprintf(s.out, " %4d %7.2fms", r.Launches, r.Ns*float64(r.Launches)/1e6)
+	}
+	fmt.Fprintf(s.out, "  %s [%s]\n", r.Kernel, r.Kind)
+	if r.Note != "" {
+		fmt.Fprintf(s.out, "%14s%s\n", "", r.Note)
+	}
 }

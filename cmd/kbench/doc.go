@@ -5,13 +5,16 @@
 //	kbench -system demo -run 'matmul|attention'      kernels alone, on made-up data
 //	kbench -system demo -program prior.train         a whole program: time by block and kernel
 //	kbench -system demo -program prior.train -run .  its kernels alone, ordered by launches x time
+//	kbench -system peers -program s.train -trace t.json -pprof p.pb.gz
+//	kbench -json >old; ...; kbench -compare old      what a change did
 //
-// Lines of kernels measured alone have the form of Go benchmarks, so that
-// benchstat compares two outputs. The roof of a kernel is the longer of two
-// times: its FLOPs at the measured peak of fused multiply-adds, and its bytes
-// at the measured bandwidth of the cache level (or memory) that holds its
-// buffers; %roof is that time as a share of the measured one. Both peaks are
-// measured again every minute, because other processes come and go.
+// Each line gives median and quartiles, FLOPs and bytes a second as counted from the
+// IR, and the share of the roof: the longer of two times, the FLOPs at the measured
+// peak of fused multiply-adds, and the bytes at the measured bandwidth of the cache
+// level (or memory) that holds the kernel's buffers. "of fma" or "of 4MiB" says which.
+// A figure above its measured peak is withheld, and a note says so. Peaks are measured
+// again every minute, because other processes come and go. -benchstat writes the same
+// as Go benchmarks do, so that benchstat compares two outputs.
 //
 // It does not check results: that is what the tests of codegen/cpu are for.
 // Start at main and session; machine.go has the peaks, ranges.go finds valid

@@ -238,19 +238,31 @@ func (m *machine) levelFor(bytes int) *level {
 	return &m.levels[len(m.levels)-1]
 }
 
-// roof is the least time for so much work on threads of the pool that run uses,
-// and what bounds it.
-func (m *machine) roof(flops int64, bytes, working, chunks int) (seconds float64, bound string) {
+// roof is the least time for some work, in seconds: for its multiply-adds, and for its
+// memory traffic at the bandwidth of a level.
+type roof struct {
+	compute, memory float64
+	level           string
+}
+
+// bound is what takes longer.
+func (r roof) bound() string {
+	if r.compute >= r.memory {
+		return "fma"
+	}
+	return r.level
+}
+
+func (r roof) seconds() float64 { return max(r.compute, r.memory) }
+
+// roof is for work on the threads of the pool that so many chunks use.
+func (m *machine) roof(flops int64, bytes, working, chunks int) roof {
 	i := 1
 	if chunks == 1 {
 		i = 0
 	}
 	l := m.levelFor(working)
-	compute, memory := float64(flops)/m.flops[i], float64(bytes)/l.rate[i]
-	if compute >= memory {
-		return compute, "fma"
-	}
-	return memory, l.String()
+	return roof{float64(flops) / m.flops[i], float64(bytes) / l.rate[i], l.String()}
 }
 
 // String is the head of a report.

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	_ "github.com/gouache-ml/gouache/models/systems" // registers demo, emoji and paper
+	_ "github.com/gouache-ml/gouache/models/systems" // registers demo and the others
 )
 
 // options are the command line.
@@ -21,7 +21,8 @@ type options struct {
 	run                     *regexp.Regexp // nil for not given
 	threads, count          int
 	budget                  time.Duration
-	json, list              bool
+	json, benchstat, list   bool
+	compare, pprof, trace   string // files
 }
 
 func main() {
@@ -45,9 +46,13 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&run, "run", "", "measure kernels whose name matches the `regexp` (default all)")
 	f.IntVar(&o.threads, "threads", runtime.GOMAXPROCS(0), "threads that share a kernel's chunks")
 	f.StringVar(&o.target, "target", "", "kernel `variant`, such as x86-64-v3 (default the best this processor runs)")
-	f.IntVar(&o.count, "count", 1, "measure every kernel this many times, for benchstat; runs of a program")
+	f.IntVar(&o.count, "count", 1, "measure every kernel this many times, for benchstat; least runs of a program")
 	f.DurationVar(&o.budget, "time", 200*time.Millisecond, "time for each measurement")
 	f.BoolVar(&o.json, "json", false, "write one JSON object per row")
+	f.BoolVar(&o.benchstat, "benchstat", false, "write lines of Go benchmarks, for benchstat")
+	f.StringVar(&o.compare, "compare", "", "compare with the rows in `FILE`, written with -json")
+	f.StringVar(&o.pprof, "pprof", "", "write a profile to `FILE`, for go tool pprof: time, flops and bytes by model, block, op and kernel")
+	f.StringVar(&o.trace, "trace", "", "with -program, write its fastest run to `FILE`, for ui.perfetto.dev")
 	f.BoolVar(&o.list, "list", false, "list kernels and programs, measure nothing")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -59,6 +64,12 @@ func parse(args []string, usage io.Writer) (options, error) {
 		return o, fmt.Errorf("-threads, -count and -time must be positive")
 	case o.program != "" && !strings.Contains(o.program, "."):
 		return o, fmt.Errorf("-program %s: want MODEL.PROGRAM, such as prior.train", o.program)
+	case o.json && (o.benchstat || o.compare != ""):
+		return o, fmt.Errorf("-json goes with neither -benchstat nor -compare")
+	case o.program != "" && run == "" && (o.benchstat || o.compare != ""):
+		return o, fmt.Errorf("-benchstat and -compare are for kernels alone: add -run REGEXP, such as -run .")
+	case o.trace != "" && (o.program == "" || run != ""):
+		return o, fmt.Errorf("-trace is for a whole program: give -program, and no -run")
 	}
 	if run != "" {
 		re, err := regexp.Compile(run)

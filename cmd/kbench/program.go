@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sort"
 	"strings"
@@ -57,13 +58,17 @@ func (s *session) profile(ctx context.Context) error {
 		return err
 	}
 	defer s.machine.close()
-	var whole, inside, busy []float64
+	var whole, inside, waiting, busy []float64
 	launches := make([][]float64, len(s.prog.Launches))
 	for start, i := time.Now(), -1; i < max(s.count, minSamples) || time.Since(start) < s.budget; i++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if i == 0 {
+			sys.Profile().Reset()
+		}
 		set()
+		sys.Profile().Mark("inputs")
 		p.ResetProfile()
 		_, _, cpu := usage()
 		began := time.Now()
@@ -73,14 +78,45 @@ func (s *session) profile(ctx context.Context) error {
 		if i < 0 { // the first run meets fresh pages and cold caches
 			continue
 		}
-		sum := 0.0
+		sys.Profile().Step()
+		sum, working := 0.0, 0.0
 		for _, l := range p.Profile() {
 			launches[l.Launch] = append(launches[l.Launch], l.Total.Seconds())
 			sum += l.Total.Seconds()
+			working += l.Busy.Seconds() / float64(s.threads)
 		}
 		whole, inside, busy = append(whole, t), append(inside, sum/t), append(busy, (cpu2-cpu).Seconds())
+		waiting = append(waiting, (sum-working)/t)
 	}
-	return s.account(whole, inside, busy, launches)
+	if s.trace != "" {
+		if err := s.writeTrace(sys.Profile()); err != nil {
+			return err
+		}
+	}
+	if s.pprof != "" {
+		if err := s.writePprof(func(_ *plan.Program, i int, _ *plan.Launch) float64 { return 1e9 * median(launches[i]) }); err != nil {
+			return err
+		}
+	}
+	return s.account(whole, inside, waiting, busy, launches)
+}
+
+func (s *session) writeTrace(p *exec.Profile) error {
+	f, err := os.Create(s.trace)
+	if err != nil {
+		return err
+	}
+	err = p.WriteTrace(f)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+func median(x []float64) float64 {
+	x = slices.Clone(x)
+	slices.Sort(x)
+	return stat.Quantile(0.5, stat.LinInterp, x, nil)
 }
 
 // spec describes the program to the runtime as generated code would.
@@ -185,14 +221,9 @@ type share struct {
 }
 
 // account prints the medians by block, kind of kernel, kernel and launch. Of
-// each run it takes the time, the share spent in launches, and the processor
-// time of all threads.
-func (s *session) account(whole, inside, busy []float64, launches [][]float64) error {
-	median := func(x []float64) float64 {
-		x = slices.Clone(x)
-		slices.Sort(x)
-		return stat.Quantile(0.5, stat.LinInterp, x, nil)
-	}
+// each run it takes the time, the share spent in launches, the share of these in
+// which threads wait for others, and the processor time of all threads.
+func (s *session) account(whole, inside, waiting, busy []float64, launches [][]float64) error {
 	kinds := map[*kern.Kernel]*subject{}
 	for _, x := range s.subjects {
 		kinds[x.Kernel] = x
@@ -207,7 +238,7 @@ func (s *session) account(whole, inside, busy []float64, launches [][]float64) e
 	for i, l := range s.prog.Launches {
 		t := median(launches[i])
 		k := kinds[l.Kernel]
-		roof, _ := s.machine.roof(k.FLOPs, k.bytes, working(k.Kernel), k.Chunks)
+		roof := s.machine.roof(k.FLOPs, k.bytes, working(k.Kernel), k.Chunks).seconds()
 		sum, roofs, flops = sum+t, roofs+roof, flops+k.FLOPs
 		block := l.Block
 		if block == "" {
@@ -232,8 +263,8 @@ func (s *session) account(whole, inside, busy []float64, launches [][]float64) e
 		}
 	}
 	if !s.json {
-		fmt.Fprintf(s.out, "%s: %d runs of %d launches, median %.1f ms (least %.1f, processor time %.1f); launches account for %.1f%% of a run; %.1f GFLOP/s; at the roofs %.1f ms (%.0f%%)\n",
-			s.program, len(whole), len(s.prog.Launches), run*1e3, slices.Min(whole)*1e3, median(busy)*1e3, 100*median(inside), float64(flops)/run/1e9, roofs*1e3, 100*roofs/run)
+		fmt.Fprintf(s.out, "%s: %d runs of %d launches, median %.1f ms (least %.1f, processor time %.1f); launches account for %.1f%% of a run, %.1f%% are threads that wait for the others' last chunks; %.1f GFLOP/s; at the roofs %.1f ms (%.0f%%)\n",
+			s.program, len(whole), len(s.prog.Launches), run*1e3, slices.Min(whole)*1e3, median(busy)*1e3, 100*median(inside), 100*median(waiting), float64(flops)/run/1e9, roofs*1e3, 100*roofs/run)
 		if lost := run*float64(s.threads) - median(busy); lost > 0.2*run {
 			fmt.Fprintf(s.out, "# the system took the processors away for %.0f%% of the time: compare ratios, not times\n", 100*lost/run/float64(s.threads))
 		}

@@ -30,6 +30,7 @@ type session struct {
 	prog      *plan.Program // of -program
 	subjects  []*subject    // kernels to measure
 	machine   *machine
+	headed    bool // the table has its head
 }
 
 // subject is a kernel with a place where it is launched, which tells what its

@@ -105,8 +105,8 @@ func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.Syst
 	switch {
 	case f.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q; see -help", f.Arg(0))
-	case o.steps < 1 || o.warmUp < 0 || o.tokens < 2:
-		return fmt.Errorf("-steps must be at least 1, -warmup 0, -tokens 2")
+	case o.steps < 1 || o.warmUp < 0 || o.tokens < 3:
+		return fmt.Errorf("-steps must be at least 1, -warmup 0, -tokens 3")
 	case !o.list && (o.program == "") == (o.sample == ""):
 		return fmt.Errorf("give one of -program and -sample; -list shows what there is")
 	}
@@ -260,8 +260,19 @@ func (o *options) inputs(p *exec.Program) (fill func(), err error) {
 	}, nil
 }
 
-// draw times the drawing of image tokens, each token after the first: what a picture
-// costs less what prefill and one token cost.
+// clocked notes when its program starts.
+type clocked struct {
+	sample.Program
+	starts []time.Time
+}
+
+func (c *clocked) Run() {
+	c.starts = append(c.starts, time.Now())
+	c.Program.Run()
+}
+
+// draw times the drawing of image tokens, from one run of decode to the next: what is
+// done once for a picture is left out, and what the host does for each token is not.
 func (o *options) draw(sys *exec.System) (*Result, error) {
 	m, err := sys.Model(o.sample)
 	if err != nil {
@@ -286,31 +297,23 @@ func (o *options) draw(sys *exec.System) (*Result, error) {
 		return nil, err
 	}
 	text = slices.Clone(text)
-	picture := func(tokens int) (float64, error) {
-		p, err := sample.NewPrior(prefill, decode, tokens)
-		if err != nil {
-			return 0, err
-		}
-		var requests []sample.Request
-		for i := range p.Batch() {
-			requests = append(requests, sample.Request{Text: text[i*p.TextLen() : (i+1)*p.TextLen()], Caption: 1, Candidate: uint64(i)})
-		}
-		start := time.Now()
-		_, err = p.Draw(context.Background(), requests, sample.Options{Temperature: 1, Seed: 1}, nil)
-		return time.Since(start).Seconds(), err
+	clock := &clocked{Program: decode}
+	p, err := sample.NewPrior(prefill, clock, o.tokens)
+	if err != nil {
+		return nil, err
+	}
+	var requests []sample.Request
+	for i := range p.Batch() {
+		requests = append(requests, sample.Request{Text: text[i*p.TextLen() : (i+1)*p.TextLen()], Caption: 1, Candidate: uint64(i)})
 	}
 	var all []float64
 	for i := range o.warmUp + o.steps {
-		one, err := picture(1)
-		if err != nil {
+		clock.starts = clock.starts[:0]
+		if _, err = p.Draw(context.Background(), requests, sample.Options{Temperature: 1, Seed: 1}, nil); err != nil {
 			return nil, err
 		}
-		many, err := picture(o.tokens)
-		if err != nil {
-			return nil, err
-		}
-		if i >= o.warmUp {
-			all = append(all, (many-one)/float64(o.tokens-1))
+		if n := len(clock.starts) - 1; i >= o.warmUp {
+			all = append(all, clock.starts[n].Sub(clock.starts[0]).Seconds()/float64(n))
 		}
 	}
 	r := &Result{What: o.sample + ".sample", Step: times("", all), GFLOP: float64(decode.FLOPs()) / 1e9, ParametersM: float64(m.Params()) / 1e6}
