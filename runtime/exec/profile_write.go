@@ -79,14 +79,18 @@ func (p *Profile) WriteText(w io.Writer, top int) error {
 	share := func(t time.Duration) float64 { return 100 * float64(t) / float64(wall) }
 	fmt.Fprintf(w, "%s: %d steps of %.3f ms on %d threads (%s), %.1f%% of it accounted for by name\n\n",
 		p.sys.Name(), p.steps, ms(wall, p.steps), workers, p.sys.Target(), 100-share(nameless))
+	// Each flush ends a table, whose columns are as wide as they need to be.
 	tw := tabwriter.NewWriter(w, 2, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "ms/step\tshare\t  what")
 	for _, l := range lines {
 		fmt.Fprintf(tw, "%.3f\t%.1f%%\t  %s\n", ms(l.t, p.steps), share(l.t), l.what)
 	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
 	for _, program := range p.programs {
 		launches := program.Profile()
-		fmt.Fprintf(tw, "\t\t\n%s: %d runs of %d launches, %.3f ms each\t\t\n", program.Name(), program.total.runs, len(launches), ms(program.total.total, program.total.runs))
+		fmt.Fprintf(w, "\n%s: %d runs of %d launches, %.3f ms each\n", program.Name(), program.total.runs, len(launches), ms(program.total.total, program.total.runs))
 		for _, section := range []struct {
 			title string
 			key   func(LaunchTime) string
@@ -102,7 +106,7 @@ func (p *Profile) WriteText(w io.Writer, top int) error {
 				t.add(section.key(l), l)
 			}
 			slices.SortStableFunc(t.rows, func(x, y *tableRow) int { return cmp.Compare(y.total, x.total) })
-			fmt.Fprintf(tw, "\t\t\nms/step\tshare\tGFLOP/s\tidle\tlaunches\t  %s\n", section.title)
+			fmt.Fprintf(tw, "\nms/step\tshare\tGFLOP/s\tidle\tlaunches\t  %s\n", section.title)
 			for _, r := range t.rows[:min(len(t.rows), top)] {
 				rate := ""
 				if r.flops > 0 && r.total > 0 {
@@ -111,9 +115,12 @@ func (p *Profile) WriteText(w io.Writer, top int) error {
 				fmt.Fprintf(tw, "%.3f\t%.1f%%\t%s\t%.0f%%\t%.4g\t  %s\n", ms(r.total, p.steps), share(r.total), rate,
 					100*(1-float64(r.busy)/float64(max(1, r.total*workers))), float64(r.count)/float64(p.steps), r.name)
 			}
+			if err := tw.Flush(); err != nil {
+				return err
+			}
 		}
 	}
-	return tw.Flush()
+	return nil
 }
 
 func orDash(s string) string {
