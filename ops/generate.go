@@ -2,7 +2,6 @@ package ops
 
 import (
 	"fmt"
-	"math/bits"
 
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -154,20 +153,12 @@ func (op RandomUniformOp) Infer(args []ir.Type) ([]ir.Type, error) {
 	return out, nil
 }
 
-// Ref is written from the published description of Philox, apart from
-// kern.Philox.
+// Ref draws.
 func (op RandomUniformOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
 	out := ir.NewTensor(outs[0])
-	seed, step := uint32(int32(args[0].Data[0])), uint32(int32(args[1].Data[0]))
+	u := uniform(args[0], args[1], op.Stream)
 	for i := range out.Data {
-		x := [4]uint32{uint32(i), uint32(op.Stream)}
-		for round := uint32(0); round < 10; round++ {
-			k0, k1 := seed+round*0x9E3779B9, step+round*0xBB67AE85
-			h0, l0 := bits.Mul32(x[0], 0xD2511F53)
-			h1, l1 := bits.Mul32(x[2], 0xCD9E8D57)
-			x = [4]uint32{h1 ^ x[1] ^ k0, l1, h0 ^ x[3] ^ k1, l0}
-		}
-		out.Data[i] = (float64(x[0]/512) + 0.5) / 8388608
+		out.Data[i] = u(i)
 	}
 	return []*ir.Tensor{out}
 }

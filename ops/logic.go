@@ -247,8 +247,7 @@ func (op SelectOp) Samples() []Sample {
 func Select(cond, a, b *ir.Value) *ir.Value { return apply(SelectOp{}, broadcast(cond, a, b)...) }
 
 // CastOp converts to element type To: truncating to integers, non-zero to
-// true. The reference carries real numbers, so it does not round to 16-bit
-// types; a kernel rounds when it stores.
+// true, to the nearest number of a 16-bit type.
 type CastOp struct {
 	pointwise
 	To ir.DType
@@ -277,17 +276,24 @@ func (op CastOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
 		case ir.Bool:
 			return truth(x[0] != 0)
 		}
+		if f, ok := op.To.Format(); ok {
+			return float64(f.Round(float32(x[0])))
+		}
 		return x[0]
 	})
 }
 
-// Element emits the scalar conversion; 16-bit rounding is the store's.
+// Element emits the scalar conversion and the rounding.
 func (op CastOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, error) {
 	x, err := e.Arg(0, idx)
 	if err != nil {
 		return nil, err
 	}
-	return e.B.Cast(kern.ScalarType(op.To), x), nil
+	n := e.B.Cast(kern.ScalarType(op.To), x)
+	if _, ok := op.To.Format(); ok {
+		n = e.B.Round(op.To, n, nil)
+	}
+	return n, nil
 }
 
 // Cheap is true.
@@ -305,7 +311,7 @@ func (op CastOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
 // Samples covers the conversions that occur.
 func (op CastOp) Samples() []Sample {
 	sample := func(from, to ir.DType, f Fill, n ...int) Sample {
-		return Sample{Op: CastOp{To: to}, Args: []ir.Type{ir.T(from, n...)}, Fill: []Fill{f}, NoGrad: !from.IsFloat() || !to.IsFloat()}
+		return Sample{Op: CastOp{To: to}, Args: []ir.Type{ir.T(from, n...)}, Fill: []Fill{f}, NoGrad: true} // rounding has no difference quotient
 	}
 	return []Sample{
 		sample(ir.F32, ir.I32, Fill{Kind: "positive"}, 33),

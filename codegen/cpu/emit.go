@@ -254,7 +254,7 @@ func weight(body []*kern.Node) int {
 			w += 20
 		case kern.Random:
 			w += 60
-		case kern.Div, kern.Sqrt:
+		case kern.Div, kern.Sqrt, kern.Round:
 			w += 3
 		default:
 			w++

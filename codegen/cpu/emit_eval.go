@@ -35,6 +35,12 @@ func (e *emitter) eval(n *kern.Node, fused map[*kern.Node]bool) (*val, error) {
 		return e.random(n), nil
 	case kern.Cast:
 		return un(func(a build.V) build.V { return e.cast(n.Args[0].Type, n.Type, a) })
+	case kern.Round:
+		d := ir.DType(n.I)
+		if len(n.Args) == 2 {
+			return bin(func(a, u build.V) build.V { return widen(e.Func, d, narrowRandomly(e.Func, d, a, u)) })
+		}
+		return un(func(a build.V) build.V { return widen(e.Func, d, narrow(e.Func, d, a)) })
 	case kern.Neg:
 		if float {
 			return un(e.FNeg)

@@ -55,13 +55,10 @@ func narrow(f *build.Func, d ir.DType, x V) V {
 		return f.Trunc(f.LShr(r, likeI(b, 16)), build.I16)
 	case ir.E6M9:
 		b := bits()
-		m := narrowSmall(f, f.And(b, likeI(b, 0x7fffffff)), 9, 0x7fff)
-		negative := f.And(f.FLt(x, likeF(x, 0)), f.Ne(m, likeI(m, 0)))
-		return f.Trunc(f.Select(negative, f.Or(m, likeI(m, 0x8000)), m), build.I16)
+		return signSmall(f, d, x, narrowSmall(f, f.And(b, likeI(b, 0x7fffffff)), 9, 0x7fff))
 	case ir.UE6M10:
 		b := bits()
-		m := narrowSmall(f, f.And(b, likeI(b, 0x7fffffff)), 10, 0xffff)
-		return f.Trunc(f.Select(f.FLt(x, likeF(x, 0)), likeI(m, 0), m), build.I16)
+		return signSmall(f, d, x, narrowSmall(f, f.And(b, likeI(b, 0x7fffffff)), 10, 0xffff))
 	case ir.I8:
 		return f.Trunc(x, build.I8)
 	case ir.Bool:
@@ -70,10 +67,50 @@ func narrow(f *build.Func, d ir.DType, x V) V {
 	return x
 }
 
+// signSmall gives the magnitude code m of x its sign.
+func signSmall(f *build.Func, d ir.DType, x, m V) V {
+	if d == ir.UE6M10 {
+		return f.Trunc(f.Select(f.FLt(x, likeF(x, 0)), likeI(m, 0), m), build.I16)
+	}
+	negative := f.And(f.FLt(x, likeF(x, 0)), f.Ne(m, likeI(m, 0)))
+	return f.Trunc(f.Select(negative, f.Or(m, likeI(m, 0x8000)), m), build.I16)
+}
+
 // narrowSmall is the magnitude code of the f32 with bits b, sign cleared.
 func narrowSmall(f *build.Func, b V, frac, most int) V {
-	half := 1 << (22 - frac)
-	m := f.LShr(f.Add(b, likeI(b, half)), likeI(b, 23-frac))
+	return clampSmall(f, f.LShr(f.Add(b, likeI(b, 1<<(22-frac))), likeI(b, 23-frac)), frac, most)
+}
+
+// clampSmall is the magnitude code of m, which has the exponent of an f32.
+func clampSmall(f *build.Func, m V, frac, most int) V {
 	m = f.Sub(m, likeI(m, smallBias<<frac))
 	return f.Min(f.Max(m, likeI(m, 0)), likeI(m, most))
+}
+
+// narrowRandomly rounds to one of the two codes next to x, u in [0,1) deciding
+// which, as format16.Format.EncodeRandomly defines it.
+func narrowRandomly(f *build.Func, d ir.DType, x, u V) V {
+	drop := map[ir.DType]int{ir.F16: 13, ir.BF16: 16, ir.E6M9: 14, ir.UE6M10: 13}[d]
+	b := f.Bitcast(x, build.LikeType(x, build.I32))
+	m := f.And(b, likeI(b, 0x7fffffff))
+	t := f.FPToSI(f.FMul(u, likeF(u, float64(int(1)<<drop))), build.I32)
+	up := f.LShr(f.Add(m, t), likeI(m, drop))
+	switch d {
+	case ir.E6M9:
+		return signSmall(f, d, x, clampSmall(f, up, 9, 0x7fff))
+	case ir.UE6M10:
+		return signSmall(f, d, x, clampSmall(f, up, 10, 0xffff))
+	}
+	r := f.Shl(up, likeI(m, drop))
+	if d == ir.F16 {
+		// Below 2^-14 the numbers are multiples of 2^-24. Elsewhere the
+		// product is larger than an integer, and not used.
+		small := f.Lt(m, likeI(m, 0x38800000))
+		ax := f.Bitcast(f.Select(small, m, likeI(m, 0)), x.Type())
+		k := f.Add(f.FPToSI(f.FMul(ax, likeF(x, 0x1p37)), build.I32), t)
+		y := f.FMul(f.SIToFP(f.LShr(k, likeI(k, drop)), build.F32), likeF(x, 0x1p-24))
+		r = f.Select(small, f.Bitcast(y, m.Type()), r)
+	}
+	r = f.Select(f.Lt(m, likeI(m, 0x7f800000)), r, m)
+	return narrow(f, d, f.Bitcast(f.Or(r, f.And(b, likeI(b, -1<<31))), x.Type()))
 }

@@ -22,6 +22,7 @@ func Autodiff(f *ir.Func) error {
 			}
 		}
 		if at < 0 {
+			pass(f)
 			return f.Err()
 		}
 		if err := expand(f, at, backward); err != nil {
@@ -107,6 +108,21 @@ func expand(f *ir.Func, at int, backward map[*ir.Block]*ir.Block) error {
 	f.Body = append(f.Body, post...)
 	replace(f, subst)
 	return f.Err()
+}
+
+// pass drops the ops that matter to gradients alone.
+func pass(f *ir.Func) {
+	subst := map[*ir.Value]*ir.Value{}
+	body := f.Body[:0:0]
+	for _, in := range f.Body {
+		if p, ok := in.Op.(ops.Passer); ok && p.Passes() {
+			subst[in.Results[0]] = in.Args[0]
+			continue
+		}
+		body = append(body, in)
+	}
+	f.Body = body
+	replace(f, subst)
 }
 
 func mirror(b *ir.Block, backward map[*ir.Block]*ir.Block) *ir.Block {

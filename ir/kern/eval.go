@@ -7,7 +7,8 @@ import (
 	"github.com/gouache-ml/gouache/ir"
 )
 
-// Eval runs k in float64 on bufs, one slice per buffer argument. It is the
+// Eval runs k in float64 on bufs, one slice per buffer argument, rounding what
+// is stored in 16 bits. It is the
 // semantics of the language: code generators are tested against it. Touching
 // memory outside a buffer is an error.
 func Eval(k *Kernel, bufs [][]float64) (err error) {
@@ -127,7 +128,11 @@ func (e *evaluator) eval(n *Node) float64 {
 	case Load:
 		return e.load(n)
 	case Store:
-		e.bufs[n.Buf][e.at(n)] = arg(0)
+		x := arg(0)
+		if f, ok := e.k.Bufs[n.Buf].DType.Format(); ok {
+			x = float64(f.Round(float32(x)))
+		}
+		e.bufs[n.Buf][e.at(n)] = x
 	case Loop:
 		acc := make([]float64, len(n.Accs))
 		for i, a := range n.Accs {
@@ -165,6 +170,12 @@ func (e *evaluator) eval(n *Node) float64 {
 			return truth(arg(0) != 0)
 		}
 		return arg(0)
+	case Round:
+		f, _ := ir.DType(n.I).Format()
+		if len(n.Args) == 2 {
+			return float64(f.RoundRandomly(float32(arg(0)), float32(arg(1))))
+		}
+		return float64(f.Round(float32(arg(0))))
 	case Neg:
 		return -arg(0)
 	case Abs:

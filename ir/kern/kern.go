@@ -21,6 +21,7 @@ const (
 	Contract             // sum over Vars of Args[0]*Args[1], both loads
 	Random               // uniform in (0,1): Philox4x32-10, see Builder.Random
 	Cast                 // to Type: f32->i32 truncates, bool->f32 gives 0 or 1
+	Round                // f32 to the nearest number of the storage type I, see Builder.Round
 	Neg
 	Abs
 	Exp
@@ -44,7 +45,7 @@ const (
 	NumPrims
 )
 
-var primNames = [NumPrims]string{"const", "pos", "test", "load", "store", "loop", "acc", "contract", "random", "cast",
+var primNames = [NumPrims]string{"const", "pos", "test", "load", "store", "loop", "acc", "contract", "random", "cast", "round",
 	"neg", "abs", "exp", "log", "tanh", "sqrt", "floor", "add", "sub", "mul", "div", "min", "max",
 	"lt", "le", "eq", "and", "or", "not", "select"}
 
@@ -422,6 +423,9 @@ func (b *Builder) Test(gs []Guard) *Node {
 
 // Store writes buf[at] = x.
 func (b *Builder) Store(buf int, at Index, x *Node) {
+	if x.Prim == Round && len(x.Args) == 1 && ir.DType(x.I) == b.K.Bufs[buf].DType {
+		x = x.Args[0] // the store rounds
+	}
 	b.put(&Node{Prim: Store, Buf: buf, At: at, Args: []*Node{x}}, len(b.scopes)-1)
 }
 

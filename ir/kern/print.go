@@ -123,6 +123,11 @@ func printBody(b *strings.Builder, body []*Node, indent string) {
 			}
 		case Random:
 			fmt.Fprintf(b, " %%%d %%%d %d [%s]", n.Args[0].ID, n.Args[1].ID, n.I, n.At)
+		case Round:
+			fmt.Fprintf(b, " %s", ir.DType(n.I))
+			for _, a := range n.Args {
+				fmt.Fprintf(b, " %%%d", a.ID)
+			}
 		default:
 			for _, a := range n.Args {
 				fmt.Fprintf(b, " %%%d", a.ID)

@@ -398,6 +398,15 @@ func (l *loops) operands(n *kern.Node) (constAt int) {
 		n.Args = []*kern.Node{l.scalar(), l.scalar()}
 		n.I = int64(l.anyInt("the number of a stream"))
 		n.At = l.brackets()
+	case kern.Round:
+		n.I = int64(l.dtype())
+		if _, ok := ir.DType(n.I).Format(); !ok {
+			l.fail(at, "nothing is rounded to %s; expected f16, bf16, e6m9 or ue6m10", ir.DType(n.I))
+		}
+		n.Args = []*kern.Node{l.scalar()}
+		if l.skip(); l.peek() == '%' {
+			n.Args = append(n.Args, l.scalar())
+		}
 	default:
 		for l.skip(); l.peek() == '%'; l.skip() {
 			n.Args = append(n.Args, l.scalar())

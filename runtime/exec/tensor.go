@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/x448/float16"
+	"github.com/gouache-ml/gouache/format16"
 )
 
 // DType is the storage type of one element; the names are those of the IR.
@@ -35,6 +35,21 @@ func (d DType) Size() int {
 		return 1
 	}
 	return 0
+}
+
+// Format is how a 16-bit floating-point type is stored; ok is false for the other types.
+func (d DType) Format() (f format16.Format, ok bool) {
+	switch d {
+	case F16:
+		return format16.Half, true
+	case BF16:
+		return format16.Brain, true
+	case E6M9:
+		return format16.E6M9, true
+	case UE6M10:
+		return format16.UE6M10, true
+	}
+	return 0, false
 }
 
 // Tensor is a dense row-major view into a model's memory. It is valid until the model is closed.
@@ -108,49 +123,18 @@ func (t *Tensor) NonFinite() int {
 func (t *Tensor) bits16(i int) uint16 { return uint16(t.Data[2*i]) | uint16(t.Data[2*i+1])<<8 }
 
 func (t *Tensor) at(i int) float64 {
+	if f, ok := t.DType.Format(); ok {
+		return float64(f.Decode(t.bits16(i)))
+	}
 	switch t.DType {
 	case F32:
 		return float64(math.Float32frombits(uint32(t.bits16(2*i)) | uint32(t.bits16(2*i+1))<<16))
-	case F16:
-		return float64(float16.Frombits(t.bits16(i)).Float32())
-	case BF16:
-		return float64(math.Float32frombits(uint32(t.bits16(i)) << 16))
-	case E6M9:
-		b := t.bits16(i)
-		x := small(b&0x7fff, 9)
-		if b>>15 != 0 {
-			return -x
-		}
-		return x
-	case UE6M10:
-		return small(t.bits16(i), 10)
 	case I32:
 		return float64(int32(uint32(t.bits16(2*i)) | uint32(t.bits16(2*i+1))<<16))
 	case I8:
 		return float64(int8(t.Data[i]))
 	}
 	return float64(t.Data[i])
-}
-
-// small decodes the paper's optimiser formats: 2^(e-60) * (1 + f/2^frac), zero for all-zero bits
-// (section 5.2 of the paper, appendix D).
-func small(b uint16, frac uint) float64 {
-	if b == 0 {
-		return 0
-	}
-	return math.Ldexp(1+float64(b&(1<<frac-1))/float64(int(1)<<frac), int(b>>frac)-60)
-}
-
-// encodeSmall is the inverse of small for x >= 0: ties away from zero, flushed below the least
-// value, clamped at the largest.
-func encodeSmall(x float64, frac uint) uint16 {
-	m, e := math.Frexp(x) // x = m * 2^e, m in [0.5, 1)
-	if x == 0 || e-1 < -60 {
-		return 0
-	}
-	f := int(math.Floor((2*m-1)*float64(int(1)<<frac) + 0.5))
-	code := (e-1+60)<<frac + f // a carry out of f raises the exponent
-	return uint16(min(code, 64<<frac-1))
 }
 
 // set stores x rounded to the tensor's type.
@@ -160,22 +144,13 @@ func (t *Tensor) set(i int, x float64) {
 			t.Data[size*i+j] = byte(b >> (8 * j))
 		}
 	}
+	if f, ok := t.DType.Format(); ok {
+		put(2, uint32(f.Encode(float32(x))))
+		return
+	}
 	switch t.DType {
 	case F32:
 		put(4, math.Float32bits(float32(x)))
-	case F16:
-		put(2, uint32(float16.Fromfloat32(float32(x)).Bits()))
-	case BF16:
-		b := math.Float32bits(float32(x))
-		put(2, (b+0x7fff+b>>16&1)>>16)
-	case E6M9:
-		b := encodeSmall(math.Abs(x), 9)
-		if x < 0 {
-			b |= 0x8000
-		}
-		put(2, uint32(b))
-	case UE6M10:
-		put(2, uint32(encodeSmall(max(x, 0), 10)))
 	case I32:
 		put(4, uint32(int32(x)))
 	default:

@@ -10,7 +10,6 @@ import (
 
 	"github.com/gouache-ml/gouache/runtime/exec"
 	"github.com/gouache-ml/gouache/runtime/snapshot"
-	"github.com/x448/float16"
 )
 
 // state is the loop's own part of a snapshot.
@@ -215,18 +214,12 @@ func loadAverage(f *snapshot.File, avg, param *exec.Global) error {
 	}
 	x := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(t.Data))), param.Len())
 	out := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(param.Data))), len(param.Data)/2)
-	switch param.DType {
-	case exec.F16:
-		for i, v := range x {
-			out[i] = float16.Fromfloat32(v).Bits()
-		}
-	case exec.BF16:
-		for i, v := range x {
-			b := *(*uint32)(unsafe.Pointer(&v))
-			out[i] = uint16((b + 0x7fff + b>>16&1) >> 16)
-		}
-	default:
+	format, ok := param.DType.Format()
+	if !ok {
 		return fmt.Errorf("%s: averages can't be loaded into %s", f.Path(), &param.Tensor)
+	}
+	for i, v := range x {
+		out[i] = format.Encode(v)
 	}
 	return nil
 }
