@@ -13,7 +13,7 @@
 // Inputs of train and eval: images f32[B,S,S,3] in [0,1], text i32[B,TextLen]
 // and end i32[B], the position of each text's last token, where its feature is
 // read. Attention is causal, so what follows end has no influence; fill it with
-// any id below TextVocab. train has lr, bias1, bias2 and clip of nn.AdamW
+// any id below TextVocab. train has lr, clip and update of nn.AdamW
 // besides (CLIP: warm-up of 2,000 steps, then cosine).
 //
 // Results: loss, the mean of the cross-entropies over texts given an image and

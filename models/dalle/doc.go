@@ -18,7 +18,7 @@
 //	average  averages of the weights, see nn.Averages
 //
 // Inputs of train, eval and logits: text i32[B,TextLen], image i32[B,N]. train
-// has lr, bias1, bias2 and clip of nn.AdamW besides (paper: lr up to 4.5e-4 in
+// has lr, clip and update of nn.AdamW besides (paper: lr up to 4.5e-4 in
 // 5,000 steps, then halved on plateaus; clip 4).
 //
 // Results: text_loss and image_loss are mean cross-entropies per token of each

@@ -9,7 +9,7 @@
 //	decode   tokens to images: phi^-1(sigmoid(mu)), ln b ignored
 //	average  averages of the weights, see nn.Averages
 //
-// Inputs of train, besides lr, bias1, bias2 and clip of nn.AdamW:
+// Inputs of train, besides lr, clip and update of nn.AdamW:
 //
 //	images  f32[B,S,S,3] in [0,1]
 //	seed    i32, of the run: keys the gumbel noise together with step

@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"math"
+
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ops"
 )
@@ -28,18 +30,21 @@ const SmallSize = 8192
 // NAME.v). It declares these scalar f32 inputs:
 //
 //	lr       step size
-//	bias1    1/(1-beta1^t), t counting steps from 1
-//	bias2    1/(1-beta2^t)
 //	clip     largest global gradient norm; 0 or less is no limit
+//
+// the scalar i32 input
+//
+//	update   number t of this update, counting from 1; skipped ones don't count
 //
 // and these results:
 //
 //	grad_norm  global norm of the gradient before clipping
 //	skipped    1 when that is not finite: nothing is updated then; else 0
 //
-// New parameter: p - lr*(m*bias1/(sqrt(v*bias2)+eps) + decay*p).
+// New parameter: p - lr*(m*bias1/(sqrt(v*bias2)+eps) + decay*p), where bias is
+// 1/(1-beta^t): the means start at zero.
 func (c AdamW) Update(f *ir.Func, loss *ir.Value) {
-	lr, bias1, bias2, clip := f.Input("lr", ir.T(ir.F32)), f.Input("bias1", ir.T(ir.F32)), f.Input("bias2", ir.T(ir.F32)), f.Input("clip", ir.T(ir.F32))
+	lr, clip, t := f.Input("lr", ir.T(ir.F32)), f.Input("clip", ir.T(ir.F32)), f.Input("update", ir.T(ir.I32))
 	if loss.Invalid() {
 		return
 	}
@@ -63,10 +68,22 @@ func (c AdamW) Update(f *ir.Func, loss *ir.Value) {
 		factor := ops.Select(ops.Lt(ops.Scalar(f, 0), clip), limited, one)
 		f.Result("grad_norm", norm)
 		f.Result("skipped", ops.Select(finite, ops.Scalar(f, 0), one))
+		bias1, bias2 := bias(t, c.Beta1), bias(t, c.Beta2)
 		for i, p := range params {
 			c.update(f, p, ops.Mul(grads[i], factor), lr, bias1, bias2, finite)
 		}
 	})
+}
+
+// bias is 1/(1-beta^t). Written like that it would lose the digits in which
+// beta^t differs from 1, a thousandth at beta 0.999; with u = tanh(-t*ln(beta)/2)
+// it is (1+u)/2u, and keeps them all.
+func bias(t *ir.Value, beta float64) *ir.Value {
+	if beta == 0 {
+		return ops.Scalar(t.Func, 1)
+	}
+	u := ops.Tanh(ops.MulConst(ops.Cast(t, ir.F32), -math.Log(beta)/2))
+	return ops.Div(ops.AddConst(u, 1), ops.MulConst(u, 2))
 }
 
 func (c AdamW) update(f *ir.Func, p, g, lr, bias1, bias2, finite *ir.Value) {

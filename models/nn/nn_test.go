@@ -109,7 +109,7 @@ func linear(t *testing.T, c nn.AdamW) *modeltest.Machine {
 var adam = nn.AdamW{Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, Decay: 0.1}
 
 func inputs(clip float64, x ...float64) map[string][]float64 {
-	return map[string][]float64{"x": x, "lr": {0.5}, "bias1": {10}, "bias2": {100}, "clip": {clip}}
+	return map[string][]float64{"x": x, "lr": {0.5}, "update": {1}, "clip": {clip}}
 }
 
 func TestAdamWFirstStep(t *testing.T) {
@@ -122,6 +122,23 @@ func TestAdamWFirstStep(t *testing.T) {
 	for i, want := range []float64{2 - 0.5*(1+0.2), 2 - 0.5*(-1+0.2)} {
 		if got := x.Globals["w"].Data[i]; math.Abs(got-want) > 1e-7 {
 			t.Errorf("w[%d] = %v, want %v", i, got, want)
+		}
+	}
+}
+
+func TestBiasCorrectionKeepsItsDigits(t *testing.T) {
+	for _, beta := range []float64{0, 0.9, 0.999, 0.99999} {
+		c := nn.AdamW{Beta1: beta, Beta2: 0.5}
+		for _, update := range []float64{1, 2, 10, 1000, 1e6} {
+			x := linear(t, c)
+			in := inputs(0, 3, -4)
+			in["update"] = []float64{update}
+			call(t, x, "train", in)
+			// m is (1-beta1)*g, v is g*g/2: the move is lr*bias1*(1-beta1)*sqrt(2/bias2).
+			want := 2 - 0.5*(1-beta)/(1-math.Pow(beta, update))*math.Sqrt(2*(1-math.Pow(0.5, update)))
+			if got := x.Globals["w"].Data[0]; math.Abs(got-want) > 1e-12 {
+				t.Errorf("beta %v, update %v: w = %v, want %v", beta, update, got, want)
+			}
 		}
 	}
 }

@@ -41,8 +41,6 @@ type Options struct {
 	PlateauWindow   int     `toml:"plateau_window" comment:"validations without improvement before lr is halved"`
 	Clip            float64 `toml:"clip" comment:"largest norm of the gradient; 0: no limit"`
 	ClipInWarmUp    bool    `toml:"clip_in_warm_up" comment:"clip during warm-up only"`
-	AdamBeta1       float64 `toml:"adam_beta1" comment:"as compiled into the system"`
-	AdamBeta2       float64 `toml:"adam_beta2" comment:"as compiled into the system"`
 	AverageDecay    float64 `toml:"average_decay" comment:"of the averaged weights that sampling uses; 0: no averages"`
 	AverageEvery    int64   `toml:"average_every" comment:"updates between averages"`
 	ValidateEvery   int64   `toml:"validate_every" comment:"steps; 0: never"`
@@ -160,8 +158,6 @@ func (o Options) validate() error {
 		return fmt.Errorf("decay_over is %g; want a number from 0 to 1", o.DecayOver)
 	case o.Schedule == SchedulePlateau && (o.ValidateEvery < 1 || o.PlateauWindow < 1):
 		return errors.New("schedule: plateau needs validate_every and plateau_window above 0")
-	case !(o.AdamBeta1 >= 0 && o.AdamBeta1 < 1) || !(o.AdamBeta2 >= 0 && o.AdamBeta2 < 1):
-		return fmt.Errorf("adam_beta1 is %g and adam_beta2 %g; want numbers from 0 to below 1", o.AdamBeta1, o.AdamBeta2)
 	case !(o.AverageDecay >= 0 && o.AverageDecay < 1):
 		return fmt.Errorf("average_decay is %g; want a number from 0 to below 1", o.AverageDecay)
 	case o.AverageDecay > 0 && o.AverageEvery < 1:

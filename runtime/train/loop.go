@@ -289,17 +289,15 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 	}
 	r.Profile.Mark("data")
 	lr := o.StepSize(step, r.Plateau.Halvings)
-	t := float64(r.Applied + 1)
-	for _, in := range []struct {
-		name string
-		v    float64
-	}{
-		{"lr", lr}, {"clip", o.ClipNorm(step)},
-		{"bias1", 1 / (1 - math.Pow(o.AdamBeta1, t))}, {"bias2", 1 / (1 - math.Pow(o.AdamBeta2, t))},
-	} {
-		if err := setScalar(r.train, in.name, in.v); err != nil {
-			return nil, fmt.Errorf("%s: %w", r.Model.Name(), err)
-		}
+	err = setScalar(r.train, "lr", lr)
+	if err == nil {
+		err = setScalar(r.train, "clip", o.ClipNorm(step))
+	}
+	if err == nil {
+		err = setInt(r.train, "update", r.Applied+1)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.Model.Name(), err)
 	}
 	r.Profile.Mark("schedules")
 	r.train.Run()

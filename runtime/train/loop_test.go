@@ -21,7 +21,7 @@ import (
 func options() train.Options {
 	return train.Options{
 		Steps: 40, LR: 0.1, LRMin: 0.01, Schedule: train.ScheduleCosine, WarmUp: 3, DecayOver: 1, PlateauWindow: 2,
-		Clip: 4, AdamBeta1: 0.9, AdamBeta2: 0.96, AverageDecay: 0.9, AverageEvery: 3,
+		Clip: 4, AverageDecay: 0.9, AverageEvery: 3,
 		ValidateEvery: 7, ValidateBatches: 2, MaxSkipped: 3,
 	}
 }

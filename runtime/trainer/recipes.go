@@ -32,7 +32,7 @@ func paper() train.Config {
 		DVAE: train.DVAEConfig{
 			Options: train.Options{
 				Steps: dvaeSteps, LR: 1e-4, LRMin: 1.25e-6, Schedule: train.ScheduleCosine, DecayOver: 1.2e6 / dvaeSteps,
-				AdamBeta1: 0.9, AdamBeta2: 0.999, AverageDecay: 0.999, AverageEvery: 1,
+				AverageDecay: 0.999, AverageEvery: 1,
 				PlateauWindow: 10, ValidateEvery: 5000, ValidateBatches: 16, MaxSkipped: 20,
 			},
 			Beta: 6.6, BetaOver: 5000. / dvaeSteps, Tau: 1. / 16, TauOver: 150_000. / dvaeSteps,
@@ -40,7 +40,7 @@ func paper() train.Config {
 		Prior: train.PriorConfig{
 			Options: train.Options{
 				Steps: 430_000, LR: 4.5e-4, LRMin: 4.5e-4 / 32, Schedule: train.SchedulePlateau, WarmUp: 5000, DecayOver: 1,
-				Clip: 4, ClipInWarmUp: true, AdamBeta1: 0.9, AdamBeta2: 0.96, AverageDecay: 0.99, AverageEvery: 25,
+				Clip: 4, ClipInWarmUp: true, AverageDecay: 0.99, AverageEvery: 25,
 				PlateauWindow: 10, ValidateEvery: 2000, ValidateBatches: 64, MaxSkipped: 20,
 			},
 			Dropout: 0.1,
@@ -48,7 +48,7 @@ func paper() train.Config {
 		CLIP: train.CLIPConfig{
 			Options: train.Options{
 				Steps: 400_000, LR: 5e-4, Schedule: train.ScheduleCosine, WarmUp: 2000, DecayOver: 1,
-				AdamBeta1: 0.9, AdamBeta2: 0.98, AverageDecay: 0.999, AverageEvery: 1,
+				AverageDecay: 0.999, AverageEvery: 1,
 				PlateauWindow: 10, ValidateEvery: 5000, ValidateBatches: 16, MaxSkipped: 20,
 			},
 			Dropout: 0.1,
@@ -64,7 +64,7 @@ func demo(c *train.Config) {
 	c.Data = train.DataConfig{Source: "shapes", HoldBack: 1024, Pictures: 40_000, Views: 1}
 	d := &c.DVAE
 	d.Steps, d.LR, d.LRMin, d.DecayOver = 3500, 4e-3, 5e-5, 1
-	d.WarmUp, d.AverageDecay, d.AdamBeta2 = 100, 0.998, 0.99
+	d.WarmUp, d.AverageDecay = 100, 0.998
 	d.Beta, d.BetaOver, d.Tau, d.TauOver = 4, 0.03, 1./16, 1
 	d.ValidateEvery, d.ValidateBatches = 250, 4
 	p := &c.Prior

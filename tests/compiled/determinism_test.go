@@ -58,6 +58,8 @@ func train(t *testing.T, m *exec.Model, seed uint64, steps int) []byte {
 			data := make([]float64, x.Len())
 			for e := range data {
 				switch {
+				case x.Name == "update":
+					data[e] = float64(step)
 				case x.DType == exec.I32:
 					data[e] = float64(r.IntN(12))
 				case x.Name == "lr":

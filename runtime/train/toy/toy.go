@@ -224,7 +224,7 @@ func scalars(names ...string) []exec.Tensor {
 // adam moves one parameter along its momentum, the way the compiled update does.
 func (m *model) adam(p *program, name string, gradient []float32) {
 	w, mom := m.values(name), m.values(name+".m")
-	lr, bias1 := p.f("lr")[0], p.f("bias1")[0]
+	lr, bias1 := p.f("lr")[0], float32(1/(1-math.Pow(0.9, float64(p.i("update")[0]))))
 	for k, g := range gradient {
 		mom[k] = 0.9*mom[k] + 0.1*g
 		w[k] -= lr * mom[k] * bias1
@@ -320,7 +320,7 @@ func (m *model) dvae() {
 		p.f("loss")[0] = sum + p.f("beta")[0]/100
 		return gradient
 	}
-	m.program("train", append(scalars("lr", "bias1", "bias2", "clip", "tau", "beta"), images(), tensor("seed", exec.I32), tensor("step", exec.I32)),
+	m.program("train", append(scalars("lr", "clip", "tau", "beta"), tensor("update", exec.I32), images(), tensor("seed", exec.I32), tensor("step", exec.I32)),
 		append(scalars("loss", "reconstruction", "kl", "grad_norm", "skipped"), tokens()), func(p *program) {
 			g := loss(p)
 			noise := dice.New(uint64(p.i("seed")[0]), uint64(p.i("step")[0]))
@@ -411,7 +411,7 @@ func (m *model) prior() {
 		p.f("loss")[0], p.f("image_loss")[0], p.f("text_loss")[0] = float32(total), float32(total), 0
 		return embed, unigram, follow
 	}
-	m.program("train", append(scalars("lr", "bias1", "bias2", "clip"), text(), pictures()),
+	m.program("train", append(scalars("lr", "clip"), tensor("update", exec.I32), text(), pictures()),
 		scalars("loss", "text_loss", "image_loss", "grad_norm", "skipped"), func(p *program) {
 			a, b, c := loss(p)
 			m.update(p, []string{"embed.token", "unigram", "follow"}, a, b, c)
@@ -490,7 +490,7 @@ func (m *model) clip() {
 		p.f("loss")[0], p.f("accuracy")[0], p.f("scale")[0] = sum, 0, 1
 		return g
 	}
-	m.program("train", append(append(scalars("lr", "bias1", "bias2", "clip"), images()), text()...),
+	m.program("train", append(append(scalars("lr", "clip"), tensor("update", exec.I32), images()), text()...),
 		scalars("loss", "accuracy", "scale", "grad_norm", "skipped"), func(p *program) {
 			m.update(p, []string{"text.token"}, loss(p))
 		})

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"log"
-	"math"
 	"math/rand/v2"
 
 	"github.com/gouache-ml/gouache/runtime/exec"
@@ -43,6 +42,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	update, err := train.InputI32("update")
+	if err != nil {
+		return err
+	}
 	in := map[string][]float32{}
 	for _, x := range train.Inputs() {
 		if x.DType == exec.F32 {
@@ -63,8 +66,7 @@ func run() error {
 	for step := 1; step <= steps; step++ {
 		draw(r, in["pictures"], classes)
 		in["lr"][0] = 2e-3
-		in["bias1"][0] = float32(1 / (1 - math.Pow(0.9, float64(step))))
-		in["bias2"][0] = float32(1 / (1 - math.Pow(0.99, float64(step))))
+		update[0] = int32(step)
 		in["clip"][0] = 0 // no limit
 		train.Run()
 		if step == 1 || step%50 == 0 {

@@ -45,6 +45,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	update, err := train.InputI32("update")
+	if err != nil {
+		return err
+	}
 	set := func(name string, x float64) {
 		in, e := train.InputF32(name)
 		if e != nil {
@@ -64,8 +68,7 @@ func run() error {
 			copy(text[b*length:(b+1)*length], encode(verse, r.IntN(len(verse)), length))
 		}
 		set("lr", 3e-3*math.Min(1, float64(step)/20))
-		set("bias1", 1/(1-math.Pow(0.9, float64(step))))
-		set("bias2", 1/(1-math.Pow(0.99, float64(step))))
+		update[0] = int32(step)
 		set("clip", 1)
 		if err != nil {
 			return err
