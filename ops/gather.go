@@ -52,7 +52,7 @@ func (TakeOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, error) {
 
 // VJP adds the rows of dy up where they came from.
 func (TakeOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
-	return grads(apply(ScatterAddOp{Rows: in.Args[0].Type.Shape[0]}, in.Args[1], g[0]), nil)
+	return grads(ScatterAdd(in.Args[1], g[0], in.Args[0].Type.Shape[0]), nil)
 }
 
 // Samples covers repeated indices, rows that are scalars and matrices.
@@ -74,7 +74,8 @@ func (op TakeOp) Samples() []Sample {
 func Take(table, idx *ir.Value) *ir.Value { return apply(TakeOp{}, table, idx) }
 
 // ScatterAddOp is the transpose of take: row i of x is added to row idx[i] of
-// a result of Rows rows, in the order of i.
+// a result of Rows rows, in the order of i. The result is f32 whatever x is: it
+// is the accumulator, and in 16 bits a long sum would stop growing.
 type ScatterAddOp struct{ Rows int }
 
 // Name is scatter_add.
@@ -96,7 +97,7 @@ func (op ScatterAddOp) Infer(args []ir.Type) ([]ir.Type, error) {
 	case op.Rows < 1:
 		return nil, fmt.Errorf("rows must be at least 1")
 	}
-	return []ir.Type{x.With(append([]int{op.Rows}, x.Shape[idx.Rank():]...)...)}, nil
+	return []ir.Type{ir.T(ir.F32, append([]int{op.Rows}, x.Shape[idx.Rank():]...)...)}, nil
 }
 
 // Cost is one addition an element.
@@ -143,7 +144,7 @@ func (op ScatterAddOp) Kernel(args, outs []ir.Type) *kern.Kernel {
 
 // VJP takes rows.
 func (ScatterAddOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
-	return grads(nil, Take(g[0], in.Args[0]))
+	return grads(nil, Cast(Take(g[0], in.Args[0]), in.Args[1].Type.DType))
 }
 
 // Samples covers rows never hit and hit repeatedly.
@@ -157,9 +158,17 @@ func (op ScatterAddOp) Samples() []Sample {
 		sample(3, []int{33}, []int{33, 16}),
 		sample(40, []int{2, 3}, []int{2, 3, 17}),
 		sample(4, []int{7}, []int{7}),
+		// In bf16 a sum of ones ends at 256.
+		{
+			Op: ScatterAddOp{1}, Args: []ir.Type{ir.T(ir.I32, 300), ir.T(ir.BF16, 300, 3)},
+			Fill:   []Fill{{Kind: "index", N: 1}, {Kind: "const", X: 1}},
+			NoGrad: true, // which is rounded to bf16
+		},
 	}
 }
 
 // ScatterAdd adds row i of x to row idx[i] of a table of that many rows that
-// starts at zero.
-func ScatterAdd(idx, x *ir.Value, rows int) *ir.Value { return apply(ScatterAddOp{rows}, idx, x) }
+// starts at zero. It sums in f32 and gives x's type.
+func ScatterAdd(idx, x *ir.Value, rows int) *ir.Value {
+	return Cast(apply(ScatterAddOp{rows}, idx, x), x.Type.DType)
+}
