@@ -12,14 +12,13 @@ import (
 )
 
 // The attention ops are templates of the kernel language. Every template has
-// the integers B, T, H, D (batch, positions, heads, head size) and block (the
-// edge of mask blocks), the scale as F, and these buffers; q, k, v, out and
-// their gradients are [B,T,H,D] in one element type, lse and delta are f32
-// [B,H,T], tables are those of package mask:
+// the integers B, T, H, D (batch, positions, heads, head size) and blocks
+// (those of the mask's table), the scale as F, and these operands, found
+// through Views; q, k, v, out and their gradients are [B,T,H,D] in one element
+// type, lse and delta are f32 [B,H,T], tables are those of package mask:
 //
 //	attention_fwd      q k v table -> out lse
-//	attention_bwd_dq   q k v do lse delta table -> dq
-//	attention_bwd_dkv  q k v do lse delta table(transposed) -> dk dv
+//	attention_bwd      q k v do lse delta table -> dq dk dv
 //	attention_decode   q[B,1,H,D] k v pos[] keys -> out[B,1,H,D]
 //
 // With s = scale * q.k over the allowed pairs and p = exp(s - lse):
@@ -31,16 +30,14 @@ import (
 // Every query is allowed at least one key.
 const (
 	attentionForward = "attention_fwd"
-	attentionGradQ   = "attention_bwd_dq"
-	attentionGradKV  = "attention_bwd_dkv"
+	attentionGrad    = "attention_bwd"
 	attentionDecode  = "attention_decode"
 )
 
 func init() {
-	ir.Register(AttentionOp{}, AttentionGradQOp{}, AttentionGradKVOp{}, AttentionDecodeOp{})
+	ir.Register(AttentionOp{}, AttentionGradOp{}, AttentionDecodeOp{})
 	kern.RegisterTemplate(attentionForward, evalForward)
-	kern.RegisterTemplate(attentionGradQ, evalGradQ)
-	kern.RegisterTemplate(attentionGradKV, evalGradKV)
+	kern.RegisterTemplate(attentionGrad, evalGrad)
 	kern.RegisterTemplate(attentionDecode, evalDecode)
 }
 
@@ -66,9 +63,9 @@ func perHead(t ir.Type) ir.Type { return ir.T(ir.F32, t.Shape[0], t.Shape[2], t.
 func headStrides(s []int) bool { return len(s) == 0 || s[len(s)-1] == 1 }
 
 // attentionKernel is a template whose buffers are the arguments and results.
-func attentionKernel(name string, shape []int, scale float64, args, outs []ir.Type, argNames, outNames string) *kern.Kernel {
+func attentionKernel(name string, m mask.Mask, shape []int, scale float64, args, outs []ir.Type, argNames, outNames string) *kern.Kernel {
 	k := &kern.Kernel{Name: name, Template: &kern.Template{Name: name, F: scale, Ints: []kern.Int{
-		{Key: "B", Val: shape[0]}, {Key: "T", Val: shape[1]}, {Key: "H", Val: shape[2]}, {Key: "D", Val: shape[3]}, {Key: "block", Val: mask.Block}}}}
+		{Key: "B", Val: shape[0]}, {Key: "T", Val: shape[1]}, {Key: "H", Val: shape[2]}, {Key: "D", Val: shape[3]}, {Key: "blocks", Val: int(mask.Blocks(m, shape[1])[0])}}}}
 	for i, n := range strings.Fields(argNames) {
 		k.Template.Views = append(k.Template.Views, kern.Dense(len(k.Bufs), args[i].Shape))
 		k.Bufs = append(k.Bufs, kern.Buf{Name: n, DType: args[i].DType, Len: args[i].Len(), Mode: kern.In})
@@ -109,12 +106,8 @@ func tableName(kind string, m mask.Mask, t int) string {
 	return fmt.Sprintf("mask.%s.%d.%s", text, t, kind)
 }
 
-func queryTable(f *ir.Func, m mask.Mask, t int) *ir.Value {
-	return table(f, tableName("query", m, t), mask.Blocks(m, t, mask.Block))
-}
-
-func keyTable(f *ir.Func, m mask.Mask, t int) *ir.Value {
-	return table(f, tableName("key", m, t), mask.BlocksTransposed(m, t, mask.Block))
+func blockTable(f *ir.Func, m mask.Mask, t int) *ir.Value {
+	return table(f, tableName("blocks", m, t), mask.Blocks(m, t))
 }
 
 // AttentionOp is softmax attention within one sequence: for q, k, v
@@ -217,18 +210,17 @@ func (op AttentionOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
 
 // Kernel is the template attention_fwd.
 func (op AttentionOp) Kernel(args, outs []ir.Type) *kern.Kernel {
-	return attentionKernel(attentionForward, args[0].Shape, op.Scale, args, outs, "q k v table", "out lse")
+	return attentionKernel(attentionForward, op.Mask, args[0].Shape, op.Scale, args, outs, "q k v table", "out lse")
 }
 
 // Strides wants the elements of a head side by side.
 func (AttentionOp) Strides(_ int, s []int) bool { return headStrides(s) }
 
-// VJP uses the two gradient ops with delta = sum of do*out over a head, from
-// which a gradient of lse is subtracted.
+// VJP uses the gradient op with delta = sum of do*out over a head, from which
+// a gradient of lse is subtracted.
 func (op AttentionOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
 	q, k, v, tab := in.Args[0], in.Args[1], in.Args[2], in.Args[3]
 	out, lse := in.Results[0], in.Results[1]
-	s := q.Type.Shape
 	do := g[0]
 	var delta *ir.Value
 	if do == nil {
@@ -241,10 +233,8 @@ func (op AttentionOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
 	if g[1] != nil {
 		delta = Sub(delta, g[1])
 	}
-	f := q.Func
-	dq := apply(AttentionGradQOp(op), q, k, v, do, lse, delta, tab)
-	dkv := f.Append(AttentionGradKVOp(op), q, k, v, do, lse, delta, keyTable(f, op.Mask, s[1]))
-	return grads(dq, dkv[0], dkv[1], nil)
+	d := q.Func.Append(AttentionGradOp(op), q, k, v, do, lse, delta, tab)
+	return grads(d[0], d[1], d[2], nil)
 }
 
 // tableFill fills a sample's table argument.
@@ -267,6 +257,7 @@ var attentionSamples = []attentionSample{
 	{mask.Causal(), 2, 7, 2, 3},
 	{mask.All(), 1, 16, 1, 4},
 	{mask.Causal(), 1, 33, 1, 2},
+	{mask.All(), 1, 67, 1, 8},
 	{mask.Row(5, 4, 4), 1, mask.Len(5, 4, 4), 2, 3},
 	{mask.Column(3, 6, 6), 1, mask.Len(3, 6, 6), 1, 2},
 	{mask.Conv(4, 4, 4, 3), 1, mask.Len(4, 4, 4), 1, 5},
@@ -277,7 +268,7 @@ func (AttentionOp) Samples() []Sample {
 	var out []Sample
 	for _, s := range attentionSamples {
 		x := ir.T(ir.F32, s.b, s.t, s.h, s.d)
-		tt, fill := tableFill(mask.Blocks(s.m, s.t, mask.Block))
+		tt, fill := tableFill(mask.Blocks(s.m, s.t))
 		out = append(out, Sample{Op: AttentionOp{s.m, 1 / math.Sqrt(float64(s.d))}, Args: []ir.Type{x, x, x, tt}, Fill: []Fill{{}, {}, {}, fill}})
 	}
 	return out
@@ -294,7 +285,7 @@ func Attention(q, k, v *ir.Value, m mask.Mask) *ir.Value {
 	if q.Type.Rank() == 4 { // if not, the type rule says so
 		t, d = q.Type.Shape[1], q.Type.Shape[3]
 	}
-	return apply(AttentionOp{m, 1 / math.Sqrt(float64(d))}, q, k, v, queryTable(q.Func, m, t))
+	return apply(AttentionOp{m, 1 / math.Sqrt(float64(d))}, q, k, v, blockTable(q.Func, m, t))
 }
 
 // inferGrad checks q, k, v, do, lse, delta and a table.
@@ -335,117 +326,62 @@ func gradRef(args []*ir.Tensor, m mask.Mask, scale float64, f func(b, i, j, h in
 	})
 }
 
-func gradSamples(op func(m mask.Mask, scale float64) Op, tab func(m mask.Mask, t int) []int32) []Sample {
-	var out []Sample
-	for _, s := range attentionSamples {
-		x, row := ir.T(ir.F32, s.b, s.t, s.h, s.d), ir.T(ir.F32, s.b, s.h, s.t)
-		tt, fill := tableFill(tab(s.m, s.t))
-		out = append(out, Sample{Op: op(s.m, 1/math.Sqrt(float64(s.d))), Args: []ir.Type{x, x, x, x, row, row, tt},
-			// A denominator near that of the scores keeps p below 1.
-			Fill: []Fill{{}, {}, {}, {}, {Kind: "const", X: 4}, {}, fill}, NoGrad: true})
-	}
-	return out
-}
-
-// AttentionGradQOp is the gradient of attention with respect to q; see
+// AttentionGradOp is the gradient of attention with respect to q, k and v; see
 // AttentionOp.VJP.
-type AttentionGradQOp struct {
+type AttentionGradOp struct {
 	Mask  mask.Mask
 	Scale float64
 }
 
-// Name is attention_grad_q.
-func (AttentionGradQOp) Name() string { return "attention_grad_q" }
+// Name is attention_grad.
+func (AttentionGradOp) Name() string { return "attention_grad" }
 
-// Infer gives the type of q.
-func (AttentionGradQOp) Infer(args []ir.Type) ([]ir.Type, error) {
+// Infer gives the types of q, k and v.
+func (AttentionGradOp) Infer(args []ir.Type) ([]ir.Type, error) {
 	if err := inferGrad(args); err != nil {
 		return nil, err
 	}
-	return args[:1], nil
+	return args[:3], nil
 }
 
-// Cost is three matrix products over the allowed pairs.
-func (op AttentionGradQOp) Cost(args, _ []ir.Type) ir.Cost { return attentionCost(op.Mask, args[0], 6) }
+// Cost is five matrix products over the allowed pairs.
+func (op AttentionGradOp) Cost(args, _ []ir.Type) ir.Cost { return attentionCost(op.Mask, args[0], 10) }
 
 // Ref is the formula.
-func (op AttentionGradQOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
-	dq := ir.NewTensor(outs[0])
-	gradRef(args, op.Mask, op.Scale, func(b, i, j, h int, _, ds float64) {
-		for d := 0; d < outs[0].Shape[3]; d++ {
-			put(dq, op.Scale*ds*at(args[1], b, j, h, d), b, i, h, d)
-		}
-	})
-	return []*ir.Tensor{dq}
-}
-
-// Kernel is the template attention_bwd_dq.
-func (op AttentionGradQOp) Kernel(args, outs []ir.Type) *kern.Kernel {
-	return attentionKernel(attentionGradQ, args[0].Shape, op.Scale, args, outs, "q k v do lse delta table", "dq")
-}
-
-// Strides wants the elements of a head side by side; delta may lie anyhow.
-func (AttentionGradQOp) Strides(i int, s []int) bool { return i == 5 || headStrides(s) }
-
-// VJP records that there is none.
-func (AttentionGradQOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return undifferentiable(in) }
-
-// Samples covers every kind of mask.
-func (AttentionGradQOp) Samples() []Sample {
-	return gradSamples(func(m mask.Mask, scale float64) Op { return AttentionGradQOp{m, scale} },
-		func(m mask.Mask, t int) []int32 { return mask.Blocks(m, t, mask.Block) })
-}
-
-// AttentionGradKVOp is the gradient of attention with respect to k and v; see
-// AttentionOp.VJP. Its table is the transposed one.
-type AttentionGradKVOp struct {
-	Mask  mask.Mask
-	Scale float64
-}
-
-// Name is attention_grad_kv.
-func (AttentionGradKVOp) Name() string { return "attention_grad_kv" }
-
-// Infer gives the types of k and v.
-func (AttentionGradKVOp) Infer(args []ir.Type) ([]ir.Type, error) {
-	if err := inferGrad(args); err != nil {
-		return nil, err
-	}
-	return args[1:3], nil
-}
-
-// Cost is four matrix products over the allowed pairs.
-func (op AttentionGradKVOp) Cost(args, _ []ir.Type) ir.Cost {
-	return attentionCost(op.Mask, args[0], 8)
-}
-
-// Ref is the formula.
-func (op AttentionGradKVOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
-	dk, dv := ir.NewTensor(outs[0]), ir.NewTensor(outs[1])
+func (op AttentionGradOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
+	dq, dk, dv := ir.NewTensor(outs[0]), ir.NewTensor(outs[1]), ir.NewTensor(outs[2])
 	gradRef(args, op.Mask, op.Scale, func(b, i, j, h int, p, ds float64) {
 		for d := 0; d < outs[0].Shape[3]; d++ {
+			put(dq, op.Scale*ds*at(args[1], b, j, h, d), b, i, h, d)
 			put(dk, op.Scale*ds*at(args[0], b, i, h, d), b, j, h, d)
 			put(dv, p*at(args[3], b, i, h, d), b, j, h, d)
 		}
 	})
-	return []*ir.Tensor{dk, dv}
+	return []*ir.Tensor{dq, dk, dv}
 }
 
-// Kernel is the template attention_bwd_dkv.
-func (op AttentionGradKVOp) Kernel(args, outs []ir.Type) *kern.Kernel {
-	return attentionKernel(attentionGradKV, args[0].Shape, op.Scale, args, outs, "q k v do lse delta table", "dk dv")
+// Kernel is the template attention_bwd.
+func (op AttentionGradOp) Kernel(args, outs []ir.Type) *kern.Kernel {
+	return attentionKernel(attentionGrad, op.Mask, args[0].Shape, op.Scale, args, outs, "q k v do lse delta table", "dq dk dv")
 }
 
 // Strides wants the elements of a head side by side; delta may lie anyhow.
-func (AttentionGradKVOp) Strides(i int, s []int) bool { return i == 5 || headStrides(s) }
+func (AttentionGradOp) Strides(i int, s []int) bool { return i == 5 || headStrides(s) }
 
 // VJP records that there is none.
-func (AttentionGradKVOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return undifferentiable(in) }
+func (AttentionGradOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return undifferentiable(in) }
 
 // Samples covers every kind of mask.
-func (AttentionGradKVOp) Samples() []Sample {
-	return gradSamples(func(m mask.Mask, scale float64) Op { return AttentionGradKVOp{m, scale} },
-		func(m mask.Mask, t int) []int32 { return mask.BlocksTransposed(m, t, mask.Block) })
+func (AttentionGradOp) Samples() []Sample {
+	var out []Sample
+	for _, s := range attentionSamples {
+		x, row := ir.T(ir.F32, s.b, s.t, s.h, s.d), ir.T(ir.F32, s.b, s.h, s.t)
+		tt, fill := tableFill(mask.Blocks(s.m, s.t))
+		out = append(out, Sample{Op: AttentionGradOp{s.m, 1 / math.Sqrt(float64(s.d))}, Args: []ir.Type{x, x, x, x, row, row, tt},
+			// A denominator near that of the scores keeps p below 1.
+			Fill: []Fill{{}, {}, {}, {}, {Kind: "const", X: 4}, {}, fill}, NoGrad: true})
+	}
+	return out
 }
 
 // AttentionDecodeOp is attention of the one query at position pos: q
@@ -512,7 +448,7 @@ func (op AttentionDecodeOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor 
 
 // Kernel is the template attention_decode.
 func (op AttentionDecodeOp) Kernel(args, outs []ir.Type) *kern.Kernel {
-	return attentionKernel(attentionDecode, args[1].Shape, op.Scale, args, outs, "q k v pos keys", "out")
+	return attentionKernel(attentionDecode, op.Mask, args[1].Shape, op.Scale, args, outs, "q k v pos keys", "out")
 }
 
 // Strides wants the elements of a head side by side.

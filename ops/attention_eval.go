@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ops/mask"
 )
 
 // The float64 meaning of the attention templates. Unlike Ref they know no
@@ -12,14 +13,14 @@ import (
 
 // layout is the geometry of a template's operands and their memory.
 type layout struct {
-	b, t, h, d, block int
-	views             []kern.View
-	bufs              [][]float64
+	b, t, h, d int
+	views      []kern.View
+	bufs       [][]float64
 }
 
 func layoutOf(k *kern.Kernel, bufs [][]float64) layout {
 	p := k.Template
-	return layout{p.Int("B"), p.Int("T"), p.Int("H"), p.Int("D"), p.Int("block"), p.Views, bufs}
+	return layout{p.Int("B"), p.Int("T"), p.Int("H"), p.Int("D"), p.Views, bufs}
 }
 
 // vec is a head's elements in operand op, [B,T,H,D].
@@ -50,37 +51,40 @@ func axpy(y []float64, a float64, x []float64) {
 	}
 }
 
-// partners lists, in order, what a block table pairs position i with.
-func (l layout) partners(table []float64, i int) ([]int, error) {
-	block := i / l.block
-	var out []int
-	for at, end := int(table[block]), int(table[block+1]); at < end; at += 2 {
-		other, bits := int(table[at]), int(table[at+1])
-		for c := 0; c < l.block; c++ {
-			if bits != 0 && uint32(int32(table[bits+i%l.block]))>>c&1 == 0 {
-				continue
+// keys lists what a block table allows each query.
+func (l layout) keys(table []float64) ([][]int, error) {
+	out := make([][]int, l.t)
+	at := func(i int) int { return int(table[i]) }
+	for b := 0; b < at(0); b++ {
+		lanes := at(at(1+b) + 1)
+		for e := at(1+b) + 2; e < at(2+b); e += 3 {
+			for c := 0; c < (at(e)+7)&^7; c++ {
+				k := at(at(e+1) + c)
+				for lane := 0; lane < mask.Lanes; lane++ {
+					bits := at(e + 2)
+					if bits != 0 && uint32(int32(at(bits+c/32*mask.Lanes+lane)))>>(c%32)&1 == 0 {
+						continue
+					}
+					q := at(lanes + lane)
+					if q >= l.t || k >= l.t {
+						return nil, fmt.Errorf("internal: block table pairs %d with %d, past %d positions", q, k, l.t)
+					}
+					out[q] = append(out[q], k)
+				}
 			}
-			j := other*l.block + c
-			if j >= l.t {
-				return nil, fmt.Errorf("internal: block table pairs %d with %d, past %d positions", i, j, l.t)
-			}
-			out = append(out, j)
 		}
 	}
 	return out, nil
 }
 
-func (l layout) each(f func(b, i, h int) error) error {
+func (l layout) each(f func(b, i, h int)) {
 	for b := 0; b < l.b; b++ {
 		for h := 0; h < l.h; h++ {
 			for i := 0; i < l.t; i++ {
-				if err := f(b, i, h); err != nil {
-					return err
-				}
+				f(b, i, h)
 			}
 		}
 	}
-	return nil
 }
 
 // attend writes the attention of one query over the given keys.
@@ -107,12 +111,15 @@ func attend(q []float64, keys []int, scale float64, k, v func(j int) []float64, 
 func evalForward(kn *kern.Kernel, bufs [][]float64) error {
 	const q, k, v, table, out, lse = 0, 1, 2, 3, 4, 5
 	l := layoutOf(kn, bufs)
-	return l.each(func(b, i, h int) error {
-		keys, err := l.partners(l.list(table), i)
-		*l.row(lse, b, h, i) = attend(l.vec(q, b, i, h), keys, kn.Template.F,
-			func(j int) []float64 { return l.vec(k, b, j, h) }, func(j int) []float64 { return l.vec(v, b, j, h) }, l.vec(out, b, i, h))
+	keys, err := l.keys(l.list(table))
+	if err != nil {
 		return err
+	}
+	l.each(func(b, i, h int) {
+		*l.row(lse, b, h, i) = attend(l.vec(q, b, i, h), keys[i], kn.Template.F,
+			func(j int) []float64 { return l.vec(k, b, j, h) }, func(j int) []float64 { return l.vec(v, b, j, h) }, l.vec(out, b, i, h))
 	})
+	return nil
 }
 
 // pairGrad is p and ds of one pair, from the operands q k v do lse delta.
@@ -121,34 +128,27 @@ func (l layout) pairGrad(scale float64, b, h, i, j int) (p, ds float64) {
 	return p, p * (dot(l.vec(3, b, i, h), l.vec(2, b, j, h)) - *l.row(5, b, h, i))
 }
 
-func evalGradQ(kn *kern.Kernel, bufs [][]float64) error {
+func evalGrad(kn *kern.Kernel, bufs [][]float64) error {
+	const q, k, do, table, dq, dk, dv = 0, 1, 3, 6, 7, 8, 9
 	l, scale := layoutOf(kn, bufs), kn.Template.F
-	return l.each(func(b, i, h int) error {
-		keys, err := l.partners(l.list(6), i)
-		dq := l.vec(7, b, i, h)
-		clear(dq)
-		for _, j := range keys {
-			_, ds := l.pairGrad(scale, b, h, i, j)
-			axpy(dq, scale*ds, l.vec(1, b, j, h))
-		}
+	keys, err := l.keys(l.list(table))
+	if err != nil {
 		return err
+	}
+	l.each(func(b, i, h int) {
+		for op := dq; op <= dv; op++ {
+			clear(l.vec(op, b, i, h))
+		}
 	})
-}
-
-func evalGradKV(kn *kern.Kernel, bufs [][]float64) error {
-	l, scale := layoutOf(kn, bufs), kn.Template.F
-	return l.each(func(b, j, h int) error {
-		queries, err := l.partners(l.list(6), j)
-		dk, dv := l.vec(7, b, j, h), l.vec(8, b, j, h)
-		clear(dk)
-		clear(dv)
-		for _, i := range queries {
+	l.each(func(b, i, h int) {
+		for _, j := range keys[i] {
 			p, ds := l.pairGrad(scale, b, h, i, j)
-			axpy(dk, scale*ds, l.vec(0, b, i, h))
-			axpy(dv, p, l.vec(3, b, i, h))
+			axpy(l.vec(dq, b, i, h), scale*ds, l.vec(k, b, j, h))
+			axpy(l.vec(dk, b, j, h), scale*ds, l.vec(q, b, i, h))
+			axpy(l.vec(dv, b, j, h), p, l.vec(do, b, i, h))
 		}
-		return err
 	})
+	return nil
 }
 
 func evalDecode(kn *kern.Kernel, bufs [][]float64) error {

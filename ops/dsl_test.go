@@ -184,8 +184,8 @@ func TestEqualMasksShareTheirTables(t *testing.T) {
 	if err := f.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(f.Module.Globals); n != 6 {
-		t.Errorf("%d tables, want two for each of three masks", n)
+	if n := len(f.Module.Globals); n != 3 {
+		t.Errorf("%d tables, want one for each of three masks", n)
 	}
 	for _, g := range f.Module.Globals {
 		if g.Role != ir.Const || len(g.Data) != g.Type.Bytes() {

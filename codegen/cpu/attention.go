@@ -1,22 +1,28 @@
 package cpu
 
 import (
-	"fmt"
-
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/vmath"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 )
 
-// The attention templates. A chunk is one block of 32 positions of one head:
-// queries, or keys in attention_bwd_dkv. Vector lanes run over these
-// positions, so scores and probabilities are kept transposed, maxima and sums
-// need no steps between lanes, and every product is of one scalar and a vector.
-// The block table then gives the blocks of the other side one after the other.
+// The attention templates. Vector lanes are the queries of a block of the mask
+// table (package ops/mask), so scores and probabilities are kept transposed:
+// one row of lanes for each key, maxima and sums need no steps between lanes,
+// and every product is of scalars and vectors. The keys of an entry, which may
+// lie anywhere in the stream, are read where they are; only their addresses
+// are gathered.
+//
+// A chunk of the forward pass is a block of queries of one head. A chunk of
+// the gradient is a whole head: it takes the blocks in turn and adds up dk and
+// dv in scratch memory, which saves computing scores and probabilities twice
+// (five products for each pair instead of seven).
 
-// edge is the number of positions in a block.
-const edge = 32
+const (
+	laneCount = 32  // queries of a block (mask.Lanes)
+	span      = 128 // most keys of an entry (mask.Span)
+)
 
 // masked is the score of a pair that is not allowed: far below any score, and
 // finite, so that differences of two are not NaN.
@@ -25,36 +31,33 @@ const masked = -1e30
 // attention emits one chunk of an attention template.
 type attention struct {
 	*build.Func
-	k          *kern.Kernel
-	b, t, h, d int
-	vl         int
-	dp         int // d rounded up to whole vectors: the stride of copied rows
-	mr         int // rows of a register tile; it is two vectors wide
-	args       V
-	scratch    V
-	used       int // floats of scratch
-
-	batch, head, block V // of this chunk
+	k                  *kern.Kernel
+	t, h, d, blocks    int
+	vl                 int
+	dp                 int // d rounded up to whole vectors: the stride of copied rows
+	args, scratch      V
+	used               int // floats of scratch
+	batch, head, table V   // of this chunk
 }
 
 func newAttention(f *build.Func, k *kern.Kernel, args, scratch V) *attention {
 	p := k.Template
-	a := &attention{Func: f, k: k, b: p.Int("B"), t: p.Int("T"), h: p.Int("H"), d: p.Int("D"), args: args}
+	a := &attention{Func: f, k: k, t: p.Int("T"), h: p.Int("H"), d: p.Int("D"), blocks: p.Int("blocks"), args: args}
 	a.vl = f.Module.Target.Lanes
 	a.dp = roundUp(a.d, a.vl)
-	a.mr = 8
-	if a.vl == 8 { // 16 registers
-		a.mr = 4
-	}
 	a.scratch = f.Cast(scratch, build.F32)
 	return a
 }
 
-// attentionScratch is enough for six copies of a block, two blocks of scores
-// and some rows.
+// attentionScratch is enough for copies of a block and of an entry, two blocks
+// of scores and some rows, and for the gradient the sums of dk and dv.
 func attentionScratch(k *kern.Kernel, t *build.Target) int {
 	dp := roundUp(k.Template.Int("D"), t.Lanes)
-	return 4 * (6*edge*dp + 2*edge*edge + 6*edge + 64)
+	n := 5*laneCount*dp + 2*span*dp + 2*span*laneCount + 4*span + 8*laneCount + 256
+	if k.Template.Name == "attention_bwd" {
+		n += 2 * k.Template.Int("T") * dp
+	}
+	return 4 * n
 }
 
 func (a *attention) take(n int) V {
@@ -63,13 +66,10 @@ func (a *attention) take(n int) V {
 	return p
 }
 
-// chunk sets batch, head and block from the chunk's number.
-func (a *attention) chunk(c V) {
-	nb := c64(ceilDiv(a.t, edge))
-	a.block = a.URem(c, nb)
-	bh := a.UDiv(c, nb)
-	a.head = a.URem(bh, c64(a.h))
-	a.batch = a.UDiv(bh, c64(a.h))
+// of sets batch and head from the head's number in the batch.
+func (a *attention) of(head V) {
+	a.head = a.URem(head, c64(a.h))
+	a.batch = a.UDiv(head, c64(a.h))
 	a.used = 0
 }
 
@@ -89,22 +89,50 @@ func (a *attention) element(op int, idx ...V) V {
 	return a.At(a.SlotPtr(a.args, v.Buf, storage(a.dtype(op))), at)
 }
 
-// position is the first row of a block in operand op, [B,T,H,D].
-func (a *attention) position(op int, block V) V {
-	return a.element(op, a.batch, a.Mul(block, c64(edge)), a.head)
+// index is the integer at i of a list of positions.
+func (a *attention) index(list, i V) V { return a.SExt(a.Load(build.I32, a.At(list, i)), build.I64) }
+
+// row is the address of a head's elements at a position, in operand op
+// [B,T,H,D].
+func (a *attention) row(op int, position V) V { return a.element(op, a.batch, position, a.head) }
+
+// perHead is the address of the element at a position, in operand op [B,H,T].
+func (a *attention) perHead(op int, position V) V { return a.element(op, a.batch, a.head, position) }
+
+// queries are those of a block: how many, and the list of their positions.
+type queries struct{ n, list V }
+
+// open finds a block in the table: its queries, and the words with its entries.
+func (a *attention) open(table int, block V) (b queries, from, to V) {
+	a.table = a.element(table)
+	from = a.index(a.table, a.Add(block, c64(1)))
+	b.n = a.index(a.table, from)
+	b.list = a.At(a.table, a.index(a.table, a.Add(from, c64(1))))
+	return b, a.Add(from, c64(2)), a.index(a.table, a.Add(block, c64(2)))
 }
 
-// perHead is the first element of a block in operand op, f32 [B,H,T].
-func (a *attention) perHead(op int, block V) V {
-	return a.element(op, a.batch, a.head, a.Mul(block, c64(edge)))
+// entry is some keys of a block.
+type entry struct {
+	n     V // how many, and
+	whole V // that rounded up to a multiple of 8
+	list  V // positions, as many as whole
+	words V // mask, nil for an entry of which everything is allowed
 }
 
-// rowsOf is how many rows of a block exist.
-func (a *attention) rowsOf(block V) V {
-	if a.t%edge == 0 {
-		return c64(edge)
-	}
-	return a.Min(c64(edge), a.Sub(c64(a.t), a.Mul(block, c64(edge))))
+// entries emits f for the entries of a block; it is called twice, for entries
+// with and without a mask.
+func (a *attention) entries(from, to V, f func(e entry)) {
+	a.Range(from, to, c64(3), func(at V) {
+		e := entry{n: a.index(a.table, at)}
+		e.whole = a.And(a.Add(e.n, c64(7)), c64(-8))
+		e.list = a.At(a.table, a.index(a.table, a.Add(at, c64(1))))
+		mask := a.index(a.table, a.Add(at, c64(2)))
+		a.If(a.Eq(mask, c64(0)), func() []V { f(e); return nil }, func() []V {
+			e.words = a.At(a.table, mask)
+			f(e)
+			return nil
+		})
+	})
 }
 
 // columns calls f for every vector of a row of d elements; mask is nil but for
@@ -121,15 +149,13 @@ func (a *attention) columns(f func(at int, mask V)) {
 
 func (a *attention) splat(x float64) V { return build.FloatOf(a.Module.Vec(), x) }
 
-// copyIn copies a block of buffer buf to dst as f32, times scale, rows dp
-// apart. Rows and columns that don't exist become 0.
-func (a *attention) copyIn(buf int, block, dst V, scale float64) {
-	d := a.dtype(buf)
-	src := a.position(buf, block)
-	rows := a.rowsOf(block)
+// copyIn copies the rows of operand op at n positions to dst as f32, times
+// scale, dp apart. Columns that don't exist become 0.
+func (a *attention) copyIn(op int, list, n, dst V, scale float64) {
+	d := a.dtype(op)
 	st := build.VecOf(a.vl, storage(d))
-	a.Range(c64(0), rows, c64(1), func(r V) {
-		from, to := a.At(src, a.Mul(r, c64(a.stride(buf, 1)))), a.At(dst, a.Mul(r, c64(a.dp)))
+	a.Range(c64(0), n, c64(1), func(r V) {
+		from, to := a.row(op, a.index(list, r)), a.At(dst, a.Mul(r, c64(a.dp)))
 		a.columns(func(at int, mask V) {
 			x := widen(a.Func, d, a.MaskLoad(st, a.Offset(from, at), mask))
 			if scale != 1 {
@@ -138,18 +164,12 @@ func (a *attention) copyIn(buf int, block, dst V, scale float64) {
 			a.Store(x, a.Offset(to, at))
 		})
 	})
-	if a.t%edge != 0 {
-		a.zero(a.At(dst, a.Mul(rows, c64(a.dp))), a.Mul(a.Sub(c64(edge), rows), c64(a.dp)))
-	}
 }
 
 // zero clears n floats, a multiple of the vector length.
 func (a *attention) zero(p, n V) {
 	a.Range(c64(0), n, c64(a.vl), func(i V) { a.Store(a.splat(0), a.At(p, i)) })
 }
-
-// turn writes the transpose of src, edge rows of dp, to dst, dp rows of edge.
-func (a *attention) turn(src, dst V) { a.transpose(src, dst, edge, a.dp) }
 
 // transpose writes the transpose of rows x cols floats.
 func (a *attention) transpose(src, dst V, rows, cols int) {
@@ -168,327 +188,420 @@ func (a *attention) transpose(src, dst V, rows, cols int) {
 	})
 }
 
-// copyOut writes src, dp rows of edge lanes, to the chunk's block of buf, times
-// the vectors that scale gives for each lane; rows is space for its transpose.
-func (a *attention) copyOut(src, rows V, buf int, scale func(lane V) V) {
+// copyOut writes src, dp rows of lanes, times the vectors that scale gives for
+// each lane, to the rows of operand op that belong to the queries; rows is
+// space for its transpose.
+func (a *attention) copyOut(src, rows V, op int, b queries, scale func(lane V) V) {
 	a.eachLane(func(q V) {
 		s := scale(q)
 		a.Range(c64(0), c64(a.d), c64(1), func(r V) {
-			p := a.At(src, a.Add(a.Mul(r, c64(edge)), q))
+			p := a.At(src, a.Add(a.Mul(r, c64(laneCount)), q))
 			a.Store(a.FMul(a.Load(a.Module.Vec(), p), s), p)
 		})
 	}, 1)
-	a.transpose(src, rows, a.dp, edge)
-	d := a.dtype(buf)
-	dst := a.position(buf, a.block)
-	a.Range(c64(0), a.rowsOf(a.block), c64(1), func(r V) {
-		from, to := a.At(rows, a.Mul(r, c64(a.dp))), a.At(dst, a.Mul(r, c64(a.stride(buf, 1))))
-		a.columns(func(at int, mask V) {
-			x := narrow(a.Func, d, a.Load(a.Module.Vec(), a.Offset(from, at)))
-			a.MaskStore(x, a.Offset(to, at), mask)
-		})
+	a.transpose(src, rows, a.dp, laneCount)
+	a.Range(c64(0), b.n, c64(1), func(r V) {
+		a.writeRow(a.At(rows, a.Mul(r, c64(a.dp))), op, a.index(b.list, r))
+	})
+}
+
+// writeRow writes d floats to the row of operand op at a position.
+func (a *attention) writeRow(from V, op int, position V) {
+	to := a.row(op, position)
+	a.columns(func(at int, mask V) {
+		x := narrow(a.Func, a.dtype(op), a.Load(a.Module.Vec(), a.Offset(from, at)))
+		a.MaskStore(x, a.Offset(to, at), mask)
 	})
 }
 
 // eachLane calls f for the first lane of every group of vectors of a block.
 func (a *attention) eachLane(f func(q V), vectors int) {
-	a.Range(c64(0), c64(edge), c64(vectors*a.vl), f)
+	a.Range(c64(0), c64(laneCount), c64(vectors*a.vl), f)
 }
 
-// product computes out[r][lane] (+)= sum over k of x[r*xr+k*xk] * y[k][lane]
-// for rows of edge lanes; rows and depth are constants or multiples of 8. keep
-// is nil to overwrite out, or gives the factor of its old value for the vector
-// of lanes at q.
-func (a *attention) product(rows, depth V, x V, xr, xk int, y, out V, keep func(q V) V) {
-	const nv = 2
-	tile := func(n int, r, q V) {
-		to := a.At(out, a.Add(a.Mul(r, c64(edge)), q))
-		acc := make([]V, n*nv)
-		for v := 0; v < nv; v++ {
-			var factor V
-			if keep != nil {
-				factor = keep(a.Add(q, c64(v*a.vl)))
+// gatherer finds the rows of operand op for the keys of one entry after the
+// other.
+type gatherer struct {
+	op   int
+	base V // rows are at base + at[i]
+	at   V
+	copy V // f32 copies of rows of another type, or nil
+}
+
+func (a *attention) gatherer(op int) *gatherer {
+	g := &gatherer{op: op, at: a.Cast(a.take(2*span), build.I64)}
+	if a.dtype(op) != ir.F32 {
+		g.copy = a.take(span * a.dp)
+		g.base = g.copy
+		a.Range(c64(0), c64(span), c64(1), func(i V) { a.Store(a.Mul(i, c64(a.dp)), a.At(g.at, i)) })
+		return g
+	}
+	g.base = a.row(op, c64(0))
+	return g
+}
+
+// load makes g hold the keys of e. like, if not nil, holds them already.
+func (a *attention) load(g *gatherer, e entry, like *gatherer) {
+	switch {
+	case g.copy != nil:
+		a.copyIn(g.op, e.list, e.whole, g.copy, 1)
+	case like != nil && a.stride(g.op, 1) == a.stride(like.op, 1):
+		g.at = like.at
+	default:
+		a.Range(c64(0), e.whole, c64(1), func(i V) {
+			a.Store(a.Mul(a.index(e.list, i), c64(a.stride(g.op, 1))), a.At(g.at, i))
+		})
+	}
+}
+
+// get is the address of row i.
+func (a *attention) get(g *gatherer, i V) V { return a.At(g.base, a.Load(build.I64, a.At(g.at, i))) }
+
+// deep is how many steps of a product's sum are written out.
+const deep = 4
+
+// tile adds to acc, n rows of nv vectors, the sum over depth of the scalars
+// and vectors at the addresses that at gives for deep steps from k on.
+func (a *attention) tile(n, nv int, depth V, acc []V, at func(k V) (x func(i, j int) V, y func(j, v int) V)) []V {
+	steps := func(k V, u int, acc []V) []V {
+		acc = append([]V(nil), acc...)
+		x, y := at(k)
+		for j := 0; j < u; j++ {
+			ys := make([]V, nv)
+			for v := range ys {
+				ys[v] = a.Load(a.Module.Vec(), y(j, v))
 			}
 			for i := 0; i < n; i++ {
-				switch {
-				case keep == nil:
-					acc[i*nv+v] = a.splat(0)
-				case factor == nil:
-					acc[i*nv+v] = a.Load(a.Module.Vec(), a.Offset(to, i*edge+v*a.vl))
-				default:
-					acc[i*nv+v] = a.FMul(a.Load(a.Module.Vec(), a.Offset(to, i*edge+v*a.vl)), factor)
-				}
-			}
-		}
-		x0, y0 := a.At(x, a.Mul(r, c64(xr))), a.At(y, q)
-		step := func(k V, u int, acc []V) []V {
-			acc = append([]V(nil), acc...)
-			xp, yp := a.At(x0, a.Mul(k, c64(xk))), a.At(y0, a.Mul(k, c64(edge)))
-			for j := 0; j < u; j++ {
-				var ys [nv]V
+				s := a.Splat(a.vl, a.Load(build.F32, x(i, j)))
 				for v := range ys {
-					ys[v] = a.Load(a.Module.Vec(), a.Offset(yp, j*edge+v*a.vl))
-				}
-				for i := 0; i < n; i++ {
-					s := a.Splat(a.vl, a.Load(build.F32, a.Offset(xp, i*xr+j*xk)))
-					for v := range ys {
-						acc[i*nv+v] = a.FMA(s, ys[v], acc[i*nv+v])
-					}
+					acc[i*nv+v] = a.FMA(s, ys[v], acc[i*nv+v])
 				}
 			}
-			return acc
 		}
-		const u = 4
-		whole, single := depth, false
-		if n, ok := build.ConstInt(depth); ok {
-			whole, single = build.Int(n/u*u), n%u != 0
-		}
-		acc = a.For(c64(0), whole, c64(u), acc, func(k V, acc []V) []V { return step(k, u, acc) })
-		if single {
-			acc = a.For(whole, depth, c64(1), acc, func(k V, acc []V) []V { return step(k, 1, acc) })
-		}
-		for i := 0; i < n; i++ {
-			for v := 0; v < nv; v++ {
-				a.Store(acc[i*nv+v], a.Offset(to, i*edge+v*a.vl))
-			}
-		}
+		return acc
 	}
-	full, rest := rows, 0
-	if n, ok := build.ConstInt(rows); ok {
-		rest = int(n) % a.mr
-		full = build.Int(n - int64(rest))
+	rest := 0
+	if d, ok := build.ConstInt(depth); ok {
+		rest = int(d % deep)
+		depth = build.Int(d - int64(rest))
 	}
+	acc = a.For(c64(0), depth, c64(deep), acc, func(k V, acc []V) []V { return steps(k, deep, acc) })
+	if rest > 0 {
+		acc = steps(depth, rest, acc)
+	}
+	return acc
+}
+
+// zeros are n*nv vectors of 0.
+func (a *attention) zeros(n int) []V {
+	acc := make([]V, n)
+	for i := range acc {
+		acc[i] = a.splat(0)
+	}
+	return acc
+}
+
+// tileRows is how many rows, a power of two, a tile of nv vectors has: it
+// leaves registers for a row of y and a scalar.
+func (a *attention) tileRows(nv int) int {
+	registers := 16
+	if a.vl == 8 {
+		registers = 8 // of 16
+	}
+	rows := 8
+	for rows*nv > registers {
+		rows /= 2
+	}
+	return rows
+}
+
+const laneVectors = 2 // of a tile whose vectors are lanes
+
+// scores writes to s the products of the rows of g with y, dp rows of lanes: s
+// has a row of lanes for each of n rows, a multiple of 8.
+func (a *attention) scores(g *gatherer, y, s, n V) {
+	rows := a.tileRows(laneVectors)
 	a.eachLane(func(q V) {
-		a.Range(c64(0), full, c64(a.mr), func(r V) { tile(a.mr, r, q) })
-		if rest > 0 {
-			tile(rest, full, q)
+		from := a.At(y, q)
+		a.Range(c64(0), n, c64(rows), func(r V) {
+			xs := make([]V, rows)
+			for i := range xs {
+				xs[i] = a.get(g, a.Add(r, c64(i)))
+			}
+			acc := a.tile(rows, laneVectors, c64(a.d), a.zeros(rows*laneVectors), func(k V) (func(i, j int) V, func(j, v int) V) {
+				yk := a.At(from, a.Mul(k, c64(laneCount)))
+				xk := make([]V, rows)
+				for i := range xk {
+					xk[i] = a.At(xs[i], k)
+				}
+				return func(i, j int) V { return a.Offset(xk[i], j) }, func(j, v int) V { return a.Offset(yk, j*laneCount+v*a.vl) }
+			})
+			to := a.At(s, a.Add(a.Mul(r, c64(laneCount)), q))
+			for i, x := range acc {
+				a.Store(x, a.Offset(to, i/laneVectors*laneCount+i%laneVectors*a.vl))
+			}
+		})
+	}, laneVectors)
+}
+
+// collect adds to out, d rows of lanes, the sum over n rows of g of their
+// elements times the lanes of p. keep, if not nil, gives the factor of out's
+// old value for the vector of lanes at q.
+func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
+	most := a.tileRows(laneVectors)
+	tiles := ceilDiv(a.d, most)
+	a.eachLane(func(q V) {
+		from := a.At(p, q)
+		for t := 0; t < tiles; t++ {
+			r := t * a.d / tiles
+			rows := (t+1)*a.d/tiles - r
+			to := a.Offset(a.At(out, q), r*laneCount)
+			acc := make([]V, rows*laneVectors)
+			for i := range acc {
+				acc[i] = a.Load(a.Module.Vec(), a.Offset(to, i/laneVectors*laneCount+i%laneVectors*a.vl))
+			}
+			for v := 0; keep != nil && v < laneVectors; v++ {
+				factor := keep(a.Add(q, c64(v*a.vl)))
+				for i := v; i < len(acc); i += laneVectors {
+					acc[i] = a.FMul(acc[i], factor)
+				}
+			}
+			acc = a.tile(rows, laneVectors, n, acc, func(k V) (func(i, j int) V, func(j, v int) V) {
+				var xs [deep]V
+				for j := range xs {
+					xs[j] = a.Offset(a.get(g, a.Add(k, c64(j))), r)
+				}
+				yk := a.At(from, a.Mul(k, c64(laneCount)))
+				return func(i, j int) V { return a.Offset(xs[j], i) }, func(j, v int) V { return a.Offset(yk, j*laneCount+v*a.vl) }
+			})
+			for i, x := range acc {
+				a.Store(x, a.Offset(to, i/laneVectors*laneCount+i%laneVectors*a.vl))
+			}
 		}
-	}, nv)
+	}, laneVectors)
 }
 
-// partners calls f for every entry of the chunk's block in the table in buffer
-// buf, with the partner block, how many of its positions need be looked at,
-// and the address of its mask words, wanted only where partial is true.
-func (a *attention) partners(buf int, f func(block, count, partial, words V)) {
-	table := a.element(buf)
-	word := func(i V) V { return a.SExt(a.Load(build.I32, a.At(table, i)), build.I64) }
-	a.Range(word(a.block), word(a.Add(a.block, c64(1))), c64(2), func(at V) {
-		w := word(a.Add(at, c64(1)))
-		block, count := word(at), c64(edge)
-		if a.t%edge != 0 {
-			count = a.And(a.Add(a.rowsOf(block), c64(7)), c64(-8))
+// scatter adds to the rows of sum, dp apart, at the positions of e, the sum
+// over lanes of p's rows times the rows of y, one for each lane.
+func (a *attention) scatter(p, y, sum V, e entry) {
+	vectors := a.dp / a.vl
+	for at := 0; at < vectors; {
+		nv := min(4, vectors-at)
+		if a.vl == 8 {
+			nv = min(2, vectors-at)
 		}
-		f(block, count, a.Ne(w, c64(0)), a.At(table, w))
-	})
-}
-
-// allowed is the mask of lanes at q for partner position c.
-func (a *attention) allowed(words, q, c V) V {
-	w := a.Load(build.VecOf(a.vl, build.I32), a.At(words, q))
-	bit := a.Splat(a.vl, a.Shl(build.IntOf(build.I32, 1), a.Trunc(c, build.I32)))
-	return a.Ne(a.And(w, bit), build.IntOf(w.Type(), 0))
-}
-
-// whenPartial emits f with and without the mask.
-func (a *attention) whenPartial(partial, words V, f func(words V)) {
-	a.If(partial, func() []V { f(words); return nil }, func() []V { f(nil); return nil })
-}
-
-func (a *attention) load(p, i V) V { return a.Load(a.Module.Vec(), a.At(p, i)) }
-
-// perLane copies the chunk's block of f32 buffer buf, [B,H,T], to dst.
-func (a *attention) perLane(buf int, dst V) {
-	src := a.perHead(buf, a.block)
-	last := a.Sub(a.rowsOf(a.block), c64(1))
-	a.Range(c64(0), c64(edge), c64(1), func(i V) {
-		a.Store(a.Load(build.F32, a.At(src, a.Mul(a.Min(i, last), c64(a.stride(buf, 2))))), a.At(dst, i))
-	})
-}
-
-// lanesBelow is the mask of lanes from q on that are below rows, nil for all.
-func (a *attention) lanesBelow(rows, q V) V {
-	if a.t%edge == 0 {
-		return nil
+		col := at * a.vl
+		at += nv
+		add := func(rows int, r V) {
+			to := make([]V, rows)
+			acc := make([]V, rows*nv)
+			for i := range to {
+				to[i] = a.Offset(a.At(sum, a.Mul(a.index(e.list, a.Add(r, c64(i))), c64(a.dp))), col)
+				for v := 0; v < nv; v++ {
+					acc[i*nv+v] = a.Load(a.Module.Vec(), a.Offset(to[i], v*a.vl))
+				}
+			}
+			x0 := a.At(p, a.Mul(r, c64(laneCount)))
+			acc = a.tile(rows, nv, c64(laneCount), acc, func(k V) (func(i, j int) V, func(j, v int) V) {
+				xk, yk := a.At(x0, k), a.Offset(a.At(y, a.Mul(k, c64(a.dp))), col)
+				return func(i, j int) V { return a.Offset(xk, i*laneCount+j) }, func(j, v int) V { return a.Offset(yk, j*a.dp+v*a.vl) }
+			})
+			for i, x := range acc {
+				a.Store(x, a.Offset(to[i/nv], i%nv*a.vl))
+			}
+		}
+		// Repeated positions at the list's end would lose sums, so the rows
+		// that don't fill a tile go one by one.
+		rows := a.tileRows(nv)
+		full := a.And(e.n, c64(-rows))
+		a.Range(c64(0), full, c64(rows), func(r V) { add(rows, r) })
+		a.Range(full, e.n, c64(1), func(r V) { add(1, r) })
 	}
-	return a.LaneMask(a.vl, a.Sub(rows, q))
+}
+
+// pairs calls f for every key of e and the vector of lanes at q, u keys at a
+// time; allowed is nil where e has no mask. carried goes from one to the next.
+func (a *attention) pairs(e entry, q V, u int, carried []V, f func(i int, c, allowed V, carried []V) []V) []V {
+	run := func(from, n V, carried []V, words V) []V {
+		return a.For(c64(0), n, c64(u), carried, func(c V, carried []V) []V {
+			carried = append([]V(nil), carried...)
+			for i := 0; i < u; i++ {
+				var allowed V
+				at := a.Add(c, c64(i))
+				if words != nil {
+					bit := a.Splat(a.vl, a.Shl(build.IntOf(build.I32, 1), a.Trunc(at, build.I32)))
+					allowed = a.Ne(a.And(words, bit), build.IntOf(words.Type(), 0))
+				}
+				carried = f(i, a.Add(from, at), allowed, carried)
+			}
+			return carried
+		})
+	}
+	if e.words == nil {
+		return run(c64(0), e.whole, carried, nil)
+	}
+	const group = 32 // keys of a mask word
+	return a.For(c64(0), e.whole, c64(group), carried, func(g V, carried []V) []V {
+		words := a.Load(build.VecOf(a.vl, build.I32), a.At(e.words, a.Add(a.Mul(g, c64(laneCount/group)), q)))
+		return run(g, a.Min(c64(group), a.Sub(e.whole, g)), carried, words)
+	})
+}
+
+// lanesOf is the vector of lanes at q of row c of s.
+func (a *attention) lanesOf(s, c, q V) V { return a.At(s, a.Add(a.Mul(c, c64(laneCount)), q)) }
+
+func (a *attention) vector(p, i V) V { return a.Load(a.Module.Vec(), a.At(p, i)) }
+
+// perLane copies the elements of f32 operand op, [B,H,T], for all lanes.
+func (a *attention) perLane(op int, b queries, dst V) {
+	a.Range(c64(0), c64(laneCount), c64(1), func(i V) {
+		a.Store(a.Load(build.F32, a.perHead(op, a.index(b.list, i))), a.At(dst, i))
+	})
 }
 
 // forward is the template attention_fwd: q k v table -> out lse.
-func (a *attention) forward() {
+func (a *attention) forward(chunk V) {
 	const q, k, v, table, out, lse = 0, 1, 2, 3, 4, 5
-	size := edge * a.dp
-	rows, qt, kb, vb, ot := a.take(size), a.take(size), a.take(size), a.take(size), a.take(size)
-	s := a.take(edge * edge)
-	top, sum, corr := a.take(edge), a.take(edge), a.take(edge)
-	a.copyIn(q, a.block, rows, a.k.Template.F)
-	a.turn(rows, qt)
+	a.of(a.UDiv(chunk, c64(a.blocks)))
+	size := laneCount * a.dp
+	rows, qt, ot, s := a.take(size), a.take(size), a.take(size), a.take(span*laneCount)
+	top, sum, corr := a.take(laneCount), a.take(laneCount), a.take(laneCount)
+	keys, values := a.gatherer(k), a.gatherer(v)
+	b, from, to := a.open(table, a.URem(chunk, c64(a.blocks)))
+	a.copyIn(q, b.list, c64(laneCount), rows, a.k.Template.F)
+	a.transpose(rows, qt, laneCount, a.dp)
 	a.zero(ot, c64(size))
 	a.eachLane(func(i V) {
 		a.Store(a.splat(masked), a.At(top, i))
 		a.Store(a.splat(0), a.At(sum, i))
 	}, 1)
-	a.partners(table, func(block, count, partial, words V) {
-		a.copyIn(k, block, kb, 1)
-		a.copyIn(v, block, vb, 1)
-		a.product(count, c64(a.d), kb, a.dp, 1, qt, s, nil)
-		a.whenPartial(partial, words, func(words V) { a.softmax(s, top, sum, corr, count, words) })
-		a.product(c64(a.d), count, vb, 1, a.dp, s, ot, func(i V) V { return a.load(corr, i) })
+	a.entries(from, to, func(e entry) {
+		a.load(keys, e, nil)
+		a.scores(keys, qt, s, e.whole)
+		a.softmax(s, top, sum, corr, e)
+		a.load(values, e, keys)
+		a.collect(values, s, ot, e.whole, func(i V) V { return a.vector(corr, i) })
 	})
-	a.copyOut(ot, rows, out, func(i V) V { return a.FDiv(a.splat(1), a.load(sum, i)) })
-	to, n := a.perHead(lse, a.block), a.rowsOf(a.block)
+	a.copyOut(ot, rows, out, b, func(i V) V { return a.FDiv(a.splat(1), a.vector(sum, i)) })
 	a.eachLane(func(i V) {
-		x := a.FAdd(a.load(top, i), vmath.Log(a.Func, a.load(sum, i)))
-		a.MaskStore(x, a.At(to, i), a.lanesBelow(n, i))
+		a.Store(a.FAdd(a.vector(top, i), vmath.Log(a.Func, a.vector(sum, i))), a.At(sum, i))
 	}, 1)
+	a.Range(c64(0), b.n, c64(1), func(i V) {
+		a.Store(a.Load(build.F32, a.At(sum, i)), a.perHead(lse, a.index(b.list, i)))
+	})
 }
 
-// softmax replaces the scores s of one block by exp(s - top), top being the
+// softmax replaces the scores s of one entry by exp(s - top), top being the
 // largest so far, and updates top, the sums, and corr, the factor for what was
 // summed with the old top.
-func (a *attention) softmax(s, top, sum, corr, count, words V) {
+func (a *attention) softmax(s, top, sum, corr V, e entry) {
+	const u = 4
 	a.eachLane(func(q V) {
-		old := a.load(top, q)
-		col := a.At(s, q)
-		const u = 4
-		ms := a.For(c64(0), count, c64(u), []V{old, old, old, old}, func(c V, m []V) []V {
-			m = append([]V(nil), m...)
-			for i := range m {
-				c := a.Add(c, c64(i))
-				p := a.At(col, a.Mul(c, c64(edge)))
-				x := a.Load(a.Module.Vec(), p)
-				if words != nil {
-					x = a.Select(a.allowed(words, q, c), x, a.splat(masked))
-					a.Store(x, p)
-				}
-				m[i] = a.FMax(x, m[i])
+		old := a.vector(top, q)
+		ms := a.pairs(e, q, u, []V{old, old, old, old}, func(i int, c, allowed V, m []V) []V {
+			p := a.lanesOf(s, c, q)
+			x := a.Load(a.Module.Vec(), p)
+			if allowed != nil {
+				x = a.Select(allowed, x, a.splat(masked))
+				a.Store(x, p)
 			}
+			m[i] = a.FMax(x, m[i])
 			return m
 		})
 		m := a.FMax(a.FMax(ms[0], ms[1]), a.FMax(ms[2], ms[3]))
-		part := a.For(c64(0), count, c64(u), []V{a.splat(0), a.splat(0)}, func(c V, part []V) []V {
-			part = append([]V(nil), part...)
-			for i := 0; i < u; i++ {
-				p := a.Offset(a.At(col, a.Mul(c, c64(edge))), i*edge)
-				x := vmath.Exp(a.Func, a.FSub(a.Load(a.Module.Vec(), p), m))
-				a.Store(x, p)
-				part[i%2] = a.FAdd(part[i%2], x)
-			}
+		e.words = nil
+		part := a.pairs(e, q, u, []V{a.splat(0), a.splat(0)}, func(i int, c, _ V, part []V) []V {
+			p := a.lanesOf(s, c, q)
+			x := vmath.Exp(a.Func, a.FSub(a.Load(a.Module.Vec(), p), m))
+			a.Store(x, p)
+			part[i%2] = a.FAdd(part[i%2], x)
 			return part
 		})
 		factor := vmath.Exp(a.Func, a.FSub(old, m))
 		a.Store(m, a.At(top, q))
 		a.Store(factor, a.At(corr, q))
-		a.Store(a.FMA(a.load(sum, q), factor, a.FAdd(part[0], part[1])), a.At(sum, q))
+		a.Store(a.FMA(a.vector(sum, q), factor, a.FAdd(part[0], part[1])), a.At(sum, q))
 	}, 1)
 }
 
-// gradQ is the template attention_bwd_dq: q k v do lse delta table -> dq.
-func (a *attention) gradQ() {
-	const q, k, v, do, lse, delta, table, dq = 0, 1, 2, 3, 4, 5, 6, 7
-	size := edge * a.dp
-	qt, gt, kb, vb, sum := a.take(size), a.take(size), a.take(size), a.take(size), a.take(size)
-	s, ds := a.take(edge*edge), a.take(edge*edge)
-	l, e := a.take(edge), a.take(edge)
-	a.copyIn(q, a.block, kb, a.k.Template.F)
-	a.turn(kb, qt)
-	a.copyIn(do, a.block, kb, 1)
-	a.turn(kb, gt)
-	a.perLane(lse, l)
-	a.perLane(delta, e)
-	a.zero(sum, c64(size))
-	a.partners(table, func(block, count, partial, words V) {
-		a.copyIn(k, block, kb, 1)
-		a.copyIn(v, block, vb, 1)
-		a.product(count, c64(a.d), kb, a.dp, 1, qt, s, nil)
-		a.product(count, c64(a.d), vb, a.dp, 1, gt, ds, nil)
-		a.whenPartial(partial, words, func(words V) {
+// gradient is the template attention_bwd: q k v do lse delta table -> dq dk dv.
+func (a *attention) gradient(chunk V) {
+	const q, k, v, do, lse, delta, table, dq, dk, dv = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+	a.of(chunk)
+	size := laneCount * a.dp
+	sumK, sumV := a.take(a.t*a.dp), a.take(a.t*a.dp)
+	qs, gs, qt, gt, sum := a.take(size), a.take(size), a.take(size), a.take(size), a.take(size)
+	s, ds := a.take(span*laneCount), a.take(span*laneCount)
+	l, e := a.take(laneCount), a.take(laneCount)
+	keys, values := a.gatherer(k), a.gatherer(v)
+	a.zero(sumK, c64(a.t*a.dp))
+	a.zero(sumV, c64(a.t*a.dp))
+	a.Range(c64(0), c64(a.blocks), c64(1), func(block V) {
+		b, from, to := a.open(table, block)
+		a.copyIn(q, b.list, c64(laneCount), qs, a.k.Template.F)
+		a.transpose(qs, qt, laneCount, a.dp)
+		a.copyIn(do, b.list, c64(laneCount), gs, 1)
+		a.transpose(gs, gt, laneCount, a.dp)
+		a.perLane(lse, b, l)
+		a.perLane(delta, b, e)
+		a.zero(sum, c64(size))
+		a.entries(from, to, func(x entry) {
+			a.load(keys, x, nil)
+			a.load(values, x, keys)
+			a.scores(keys, qt, s, x.whole)
+			a.scores(values, gt, ds, x.whole)
 			a.eachLane(func(i V) {
-				lv, ev := a.load(l, i), a.load(e, i)
-				a.Range(c64(0), count, c64(1), func(c V) { a.pair(s, ds, words, i, c, lv, ev, false) })
+				lv, ev := a.vector(l, i), a.vector(e, i)
+				a.pairs(x, i, 2, nil, func(_ int, c, allowed V, _ []V) []V {
+					at := a.lanesOf(s, c, i)
+					p := vmath.Exp(a.Func, a.FSub(a.Load(a.Module.Vec(), at), lv))
+					if allowed != nil {
+						p = a.Select(allowed, p, a.splat(0))
+					}
+					a.Store(p, at)
+					at = a.lanesOf(ds, c, i)
+					a.Store(a.FMul(p, a.FSub(a.Load(a.Module.Vec(), at), ev)), at)
+					return nil
+				})
 			}, 1)
+			a.collect(keys, ds, sum, x.whole, nil)
+			a.scatter(s, gs, sumV, x)
+			a.scatter(ds, qs, sumK, x)
 		})
-		a.product(c64(a.d), count, kb, 1, a.dp, ds, sum, func(V) V { return nil })
+		a.copyOut(sum, qs, dq, b, func(V) V { return a.splat(a.k.Template.F) })
 	})
-	a.copyOut(sum, kb, dq, func(V) V { return a.splat(a.k.Template.F) })
-}
-
-// pair turns score and probability gradient of partner c and the lanes at i
-// into the score's gradient, in ds, and if keep is set the probability, in s.
-func (a *attention) pair(s, ds, words, i, c, lse, delta V, keep bool) {
-	at := a.Add(a.Mul(c, c64(edge)), i)
-	p := vmath.Exp(a.Func, a.FSub(a.load(s, at), lse))
-	if words != nil {
-		p = a.Select(a.allowed(words, i, c), p, a.splat(0))
-	}
-	if keep {
-		a.Store(p, a.At(s, at))
-	}
-	a.Store(a.FMul(p, a.FSub(a.load(ds, at), delta)), a.At(ds, at))
-}
-
-// gradKV is the template attention_bwd_dkv: q k v do lse delta
-// table(transposed) -> dk dv. Lanes are keys.
-func (a *attention) gradKV() {
-	const q, k, v, do, lse, delta, table, dk, dv = 0, 1, 2, 3, 4, 5, 6, 7, 8
-	size := edge * a.dp
-	kt, vt, qb, gb, sumK, sumV := a.take(size), a.take(size), a.take(size), a.take(size), a.take(size), a.take(size)
-	s, ds := a.take(edge*edge), a.take(edge*edge)
-	a.copyIn(k, a.block, qb, a.k.Template.F)
-	a.turn(qb, kt)
-	a.copyIn(v, a.block, qb, 1)
-	a.turn(qb, vt)
-	a.zero(sumK, c64(size))
-	a.zero(sumV, c64(size))
-	a.partners(table, func(block, count, partial, words V) {
-		a.copyIn(q, block, qb, 1)
-		a.copyIn(do, block, gb, 1)
-		a.product(count, c64(a.d), qb, a.dp, 1, kt, s, nil)
-		a.product(count, c64(a.d), gb, a.dp, 1, vt, ds, nil)
-		ls, es := a.perHead(lse, block), a.perHead(delta, block)
-		last := a.Sub(a.rowsOf(block), c64(1))
-		a.whenPartial(partial, words, func(words V) {
-			a.Range(c64(0), count, c64(1), func(c V) {
-				row := a.Min(c, last)
-				lv, ev := a.Splat(a.vl, a.Load(build.F32, a.At(ls, a.Mul(row, c64(a.stride(lse, 2)))))), a.Splat(a.vl, a.Load(build.F32, a.At(es, a.Mul(row, c64(a.stride(delta, 2))))))
-				a.eachLane(func(i V) { a.pair(s, ds, words, i, c, lv, ev, true) }, 1)
-			})
-		})
-		add := func(V) V { return nil }
-		a.product(c64(a.d), count, gb, 1, a.dp, s, sumV, add)
-		a.product(c64(a.d), count, qb, 1, a.dp, ds, sumK, add)
+	a.Range(c64(0), c64(a.t), c64(1), func(i V) {
+		a.writeRow(a.At(sumK, a.Mul(i, c64(a.dp))), dk, i)
+		a.writeRow(a.At(sumV, a.Mul(i, c64(a.dp))), dv, i)
 	})
-	a.copyOut(sumK, qb, dk, func(V) V { return a.splat(a.k.Template.F) })
-	a.copyOut(sumV, qb, dv, func(V) V { return a.splat(1) })
 }
 
 // decode is the template attention_decode: q[B,1,H,D] k v pos keys -> out. A
 // chunk is one head; lanes run over the head's elements.
 func (a *attention) decode(c V) {
 	const q, k, v, pos, list, out = 0, 1, 2, 3, 4, 5
-	a.head, a.batch = a.URem(c, c64(a.h)), a.UDiv(c, c64(a.h))
-	a.used = 0
+	a.of(c)
 	score := a.take(roundUp(a.t, a.vl) + a.vl)
 	table := a.element(list)
 	word := func(i V) V { return a.SExt(a.Load(build.I32, a.At(table, i)), build.I64) }
 	at := a.SExt(a.Load(build.I32, a.element(pos)), build.I64)
 	first := word(at)
 	n := a.Sub(word(a.Add(at, c64(1))), first)
-	row := func(op int, t V) V { return a.element(op, a.batch, t, a.head) }
-	own := func(op int) V { return a.element(op, a.batch, c64(0), a.head) }
-	vector := func(buf int, p V, at int, mask V) V {
+	own := func(op int) V { return a.row(op, c64(0)) }
+	read := func(buf int, p V, at int, mask V) V {
 		d := a.dtype(buf)
 		return widen(a.Func, d, a.MaskLoad(build.VecOf(a.vl, storage(d)), a.Offset(p, at), mask))
 	}
 	// The query stays in registers, up to 8 vectors; longer heads reread it.
 	var qs []V
 	mine := own(q)
-	a.columns(func(at int, mask V) { qs = append(qs, a.FMul(vector(q, mine, at, mask), a.splat(a.k.Template.F))) })
+	a.columns(func(at int, mask V) { qs = append(qs, a.FMul(read(q, mine, at, mask), a.splat(a.k.Template.F))) })
 	top := a.For(c64(0), n, c64(1), []V{build.FloatOf(build.F32, masked)}, func(j V, m []V) []V {
-		key := row(k, word(a.Add(first, j)))
+		key := a.row(k, word(a.Add(first, j)))
 		acc := []V{a.splat(0), a.splat(0)}
 		i := 0
 		a.columns(func(at int, mask V) {
-			acc[i%2] = a.FMA(qs[i], vector(k, key, at, mask), acc[i%2])
+			acc[i%2] = a.FMA(qs[i], read(k, key, at, mask), acc[i%2])
 			i++
 		})
 		x := a.Reduce(a.FAdd(acc[0], acc[1]), a.FAdd)
@@ -499,7 +612,7 @@ func (a *attention) decode(c V) {
 	a.Store(a.splat(2*masked), a.At(score, n))
 	tops := a.Splat(a.vl, top)
 	sums := a.For(c64(0), n, c64(a.vl), []V{a.splat(0)}, func(j V, s []V) []V {
-		x := vmath.Exp(a.Func, a.FSub(a.load(score, j), tops))
+		x := vmath.Exp(a.Func, a.FSub(a.vector(score, j), tops))
 		a.Store(x, a.At(score, j))
 		return []V{a.FAdd(s[0], x)}
 	})[0]
@@ -520,10 +633,10 @@ func (a *attention) decode(c V) {
 		}
 		acc = a.For(c64(0), n, c64(1), acc, func(j V, acc []V) []V {
 			acc = append([]V(nil), acc...)
-			value := row(v, word(a.Add(first, j)))
+			value := a.row(v, word(a.Add(first, j)))
 			p := a.Splat(a.vl, a.Load(build.F32, a.At(score, j)))
 			for i, at := range ats {
-				acc[i] = a.FMA(p, vector(v, value, at, ms[i]), acc[i])
+				acc[i] = a.FMA(p, read(v, value, at, ms[i]), acc[i])
 			}
 			return acc
 		})
@@ -534,51 +647,26 @@ func (a *attention) decode(c V) {
 	}
 }
 
-// checkAttention reports what the generators cannot do.
-func checkAttention(k *kern.Kernel) error {
-	if b := k.Template.Int("block"); b != edge {
-		return fmt.Errorf("internal: kernel %s: attention blocks of %d; the processor's have %d", k.Name, b, edge)
-	}
-	return nil
-}
-
-func attentionTemplate(body func(a *attention)) *template {
+func attentionTemplate(body func(a *attention, chunk V), chunks func(p *kern.Template) int) *template {
 	return &template{
 		emit: func(m *build.Module, k *kern.Kernel) error {
 			f, args, c0, c1, scratch := m.Kernel(k.Name)
 			a := newAttention(f, k, args, scratch)
-			f.Range(c0, c1, c64(1), func(c V) {
-				a.chunk(c)
-				body(a)
-			})
+			f.Range(c0, c1, c64(1), func(c V) { body(a, c) })
 			f.Return()
-			return checkAttention(k)
+			return nil
 		},
-		tile: func(k *kern.Kernel) (kern.Tile, int) {
-			p := k.Template
-			return kern.Tile{Rows: 1}, p.Int("B") * p.Int("H") * ceilDiv(p.Int("T"), edge)
-		},
+		tile:    func(k *kern.Kernel) (kern.Tile, int) { return kern.Tile{Rows: 1}, chunks(k.Template) },
 		scratch: attentionScratch,
 	}
 }
 
 func init() {
-	templates["attention_fwd"] = attentionTemplate((*attention).forward)
-	templates["attention_bwd_dq"] = attentionTemplate((*attention).gradQ)
-	templates["attention_bwd_dkv"] = attentionTemplate((*attention).gradKV)
-	templates["attention_decode"] = &template{
-		emit: func(m *build.Module, k *kern.Kernel) error {
-			f, args, c0, c1, scratch := m.Kernel(k.Name)
-			a := newAttention(f, k, args, scratch)
-			f.Range(c0, c1, c64(1), a.decode)
-			f.Return()
-			return checkAttention(k)
-		},
-		tile: func(k *kern.Kernel) (kern.Tile, int) {
-			return kern.Tile{Rows: 1}, k.Template.Int("B") * k.Template.Int("H")
-		},
-		scratch: func(k *kern.Kernel, t *build.Target) int {
-			return 4 * (roundUp(k.Template.Int("T"), t.Lanes) + 2*t.Lanes + 16)
-		},
+	heads := func(p *kern.Template) int { return p.Int("B") * p.Int("H") }
+	templates["attention_fwd"] = attentionTemplate((*attention).forward, func(p *kern.Template) int { return heads(p) * p.Int("blocks") })
+	templates["attention_bwd"] = attentionTemplate((*attention).gradient, heads)
+	templates["attention_decode"] = attentionTemplate((*attention).decode, heads)
+	templates["attention_decode"].scratch = func(k *kern.Kernel, t *build.Target) int {
+		return 4 * (roundUp(k.Template.Int("T"), t.Lanes) + 2*t.Lanes + 16)
 	}
 }

@@ -128,7 +128,7 @@ func BenchmarkAttention(b *testing.B) {
 		for _, n := range []struct {
 			name string
 			f    float64
-		}{{"attention_fwd", 4}, {"attention_bwd_dq", 6}, {"attention_bwd_dkv", 8}, {"attention_decode", 0}} {
+		}{{"attention_fwd", 4}, {"attention_bwd", 10}, {"attention_decode", 0}} {
 			b.Run(n.name+"/"+m.name, func(b *testing.B) {
 				k, fill := c.kernel(n.name)
 				bench(b, k, n.f*pairs*float64(c.d), fill)

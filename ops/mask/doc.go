@@ -8,27 +8,32 @@
 //
 // # Block tables
 //
-// Blocks cuts the T x T pairs into blocks of 32 x 32 (the last row and column
-// of blocks stick out when T is not a multiple) and writes, as a flat slice
-// of int32, for each query block the key blocks with any allowed pair. With
-// nb = (T+31)/32:
+// Blocks puts the queries into blocks of at most 32, which kernels treat side
+// by side in vector lanes, and writes, as a flat slice of int32, the keys of
+// each block: all that any of its queries may attend to. Which queries form a
+// block is chosen so that the lists get short: neighbours in the stream, or
+// tiles of the picture; for a column mask, columns. All offsets count words
+// from the table's beginning.
 //
-//	word 0 .. nb          start[i]: entries of query block i are the words
-//	                      start[i], start[i]+2, ... below start[i+1]; offsets
-//	                      count words from the table's beginning
-//	word start[i] + 2j    number of the key block, ascending
-//	word start[i] + 2j+1  0 when every pair of the block is allowed, else the
-//	                      offset of 32 words, one for each query row of the
-//	                      block, whose bit c (least significant first) is set
-//	                      when key column c is allowed
+//	word 0                n, the number of blocks
+//	word 1 .. n+1         start[i]: block i is the words start[i] to
+//	                      start[i+1]-1
 //
-// Pairs outside T x T are never allowed: a block that sticks out is partial
-// and its bits there are 0, rows at or past T included. Equal groups of 32
-// words are stored once. The first entry is always word nb+1.
+// A block is the number of its queries, the offset of a list of 32 words with
+// their positions (the last one repeated), and for every 128 of its keys, or
+// what is left of them, an entry of three words:
 //
-// BlocksTransposed is the same with the roles exchanged, for gradients of keys
-// and values: for each key block its query blocks, one word for each key row
-// whose bit c is set when query column c is allowed.
+//	count                 number of keys, 1 to 128
+//	offset                of the list of their positions, count rounded up to
+//	                      a multiple of 8 (the last one repeated)
+//	mask                  0 when count is a multiple of 8, the block has 32
+//	                      queries and all of them are allowed all of the keys;
+//	                      else the offset of mask words: for every 32 keys 32
+//	                      words, one for each query, whose bit c (least
+//	                      significant first) is set when key c is allowed
+//
+// Bits of queries and keys that don't exist are 0. Keys that all queries of a
+// block are allowed come first. Equal lists and masks are stored once.
 //
 // # Key lists
 //

@@ -25,57 +25,83 @@ var checked = []struct {
 	{Conv(256, 32, 32, ConvSize), Len(256, 32, 32)},
 }
 
-// expand reads a block table into a matrix of the pairs it allows, of whole
-// blocks, and their number.
-func expand(t *testing.T, table []int32, n int) (pairs [][]bool, count int) {
+// expand reads a block table into a matrix of the pairs it allows and checks
+// its layout.
+func expand(t *testing.T, table []int32, n int) [][]bool {
 	t.Helper()
-	nb := (n + Block - 1) / Block
-	if int(table[0]) != nb+1 {
-		t.Fatalf("first entry at word %d, want %d", table[0], nb+1)
+	pairs := make([][]bool, n)
+	seen := make([]bool, n)
+	for q := range pairs {
+		pairs[q] = make([]bool, n)
 	}
-	pairs = make([][]bool, nb*Block)
-	for i := range pairs {
-		pairs[i] = make([]bool, nb*Block)
-	}
-	for i := 0; i < nb; i++ {
-		last := int32(-1)
-		for e := table[i]; e < table[i+1]; e += 2 {
-			j, bits := table[e], table[e+1]
-			if j <= last {
-				t.Fatalf("block %d lists block %d after %d", i, j, last)
+	blocks := int(table[0])
+	for i := 0; i < blocks; i++ {
+		at, end := table[1+i], table[2+i]
+		lanes, list := int(table[at]), table[table[at+1]:][:Lanes]
+		for l, q := range list {
+			switch {
+			case l >= lanes && q != list[lanes-1]:
+				t.Fatalf("block %d: lane %d is query %d, not the last one repeated", i, l, q)
+			case l < lanes && seen[q]:
+				t.Fatalf("query %d is in two blocks", q)
 			}
-			last = j
-			any := false
-			for r := 0; r < Block; r++ {
-				for c := 0; c < Block; c++ {
-					if bits == 0 || uint32(table[int(bits)+r])>>c&1 == 1 {
-						pairs[i*Block+r][int(j)*Block+c] = true
-						count++
-						any = true
+			seen[q] = true
+		}
+		if (end-at-2)%3 != 0 || end == at+2 {
+			t.Fatalf("block %d has %d words", i, end-at)
+		}
+		for e := at + 2; e < end; e += 3 {
+			count, keys, bits := int(table[e]), table[table[e+1]:], table[e+2]
+			if count < 1 || count > Span {
+				t.Fatalf("block %d has an entry of %d keys", i, count)
+			}
+			if bits == 0 && (count%8 != 0 || lanes < Lanes) {
+				t.Fatalf("block %d: %d lanes and %d keys without a mask", i, lanes, count)
+			}
+			for c := 0; c < (count+7)&^7; c++ {
+				used := false
+				for l := range Lanes {
+					if bits != 0 && uint32(table[int(bits)+c/32*Lanes+l])>>(c%32)&1 == 0 {
+						continue
 					}
+					if l >= lanes || c >= count {
+						t.Fatalf("block %d allows lane %d of %d key %d of %d", i, l, lanes, c, count)
+					}
+					if pairs[list[l]][keys[c]] {
+						t.Fatalf("query %d has key %d twice", list[l], keys[c])
+					}
+					pairs[list[l]][keys[c]] = true
+					used = true
 				}
-			}
-			if !any {
-				t.Fatalf("block %d lists block %d, which has no allowed pair", i, j)
+				if c < count && !used {
+					t.Fatalf("block %d lists key %d, which no query is allowed", i, keys[c])
+				}
+				if keys[c] != keys[min(c, count-1)] {
+					t.Fatalf("block %d: key %d of %d is not the last one repeated", i, c, count)
+				}
 			}
 		}
 	}
-	return pairs, count
+	for q, ok := range seen {
+		if !ok {
+			t.Fatalf("query %d is in no block", q)
+		}
+	}
+	return pairs
 }
 
 func TestTablesAllowWhatThePredicateAllows(t *testing.T) {
 	for _, c := range checked {
 		t.Run(fmt.Sprintf("%s/%d", c.m, c.t), func(t *testing.T) {
-			byQuery, queryPairs := expand(t, Blocks(c.m, c.t, Block), c.t)
-			byKey, keyPairs := expand(t, BlocksTransposed(c.m, c.t, Block), c.t)
+			pairs := expand(t, Blocks(c.m, c.t), c.t)
 			list := Keys(c.m, c.t)
 			n := 0
 			for q := 0; q < c.t; q++ {
 				next := list[q]
 				for k := 0; k < c.t; k++ {
 					want := c.m.Allowed(q, k)
-					if byQuery[q][k] != want || byKey[k][q] != want {
-						t.Fatalf("query %d key %d: predicate %v, blocks %v, transposed %v", q, k, want, byQuery[q][k], byKey[k][q])
+					if pairs[q][k] != want {
+						t.Fatalf("query %d key %d: predicate %v, blocks %v", q, k, want, pairs[q][k])
 					}
 					if want {
 						n++
@@ -89,24 +115,35 @@ func TestTablesAllowWhatThePredicateAllows(t *testing.T) {
 					t.Fatalf("query %d: the key list goes on after its keys", q)
 				}
 			}
-			if queryPairs != n || keyPairs != n || Pairs(c.m, c.t) != n {
-				t.Errorf("%d pairs allowed; blocks have %d, transposed %d, Pairs %d", n, queryPairs, keyPairs, Pairs(c.m, c.t))
+			if Pairs(c.m, c.t) != n {
+				t.Errorf("%d pairs allowed, Pairs says %d", n, Pairs(c.m, c.t))
 			}
 		})
 	}
 }
 
-func TestBlocksFullyInsideAreMarkedFull(t *testing.T) {
-	table := Blocks(Causal(), 96, Block)
-	for i := 0; i < 3; i++ {
-		for e := table[i]; e < table[i+1]; e += 2 {
-			if full := table[e+1] == 0; full != (int(table[e]) < i) {
-				t.Errorf("causal block %d,%d: full is %v", i, table[e], full)
+// At the paper's size a block of image queries looks at few keys that its
+// queries don't: 290 are allowed to each under the row and column masks, 318
+// under the convolutional one.
+func TestBlocksHaveFewKeysToSpare(t *testing.T) {
+	const text, w, h = 256, 32, 32
+	for _, c := range []struct {
+		m    Mask
+		most int
+	}{{Row(text, w, h), 321}, {Column(text, w, h), 289}, {Conv(text, w, h, ConvSize), 420}} {
+		table := Blocks(c.m, Len(text, w, h))
+		for i := int32(0); i < table[0]; i++ {
+			n := 0
+			for e := table[1+i] + 2; e < table[2+i]; e += 3 {
+				n += int(table[e])
+			}
+			if n > c.most {
+				t.Errorf("%s: block %d has %d keys, want at most %d", c.m, i, n, c.most)
 			}
 		}
-	}
-	if n := len(table); n != 4+2*6+Block {
-		t.Errorf("causal table over 3 blocks has %d words; the diagonal's bits should be stored once", n)
+		if n := int(table[0]); n > 42 {
+			t.Errorf("%s: %d blocks", c.m, n)
+		}
 	}
 }
 

@@ -1,16 +1,26 @@
 package mask
 
-import "sync"
+import (
+	"fmt"
+	"slices"
+	"sync"
+)
 
-// Block is the edge of the blocks in block tables.
-const Block = 32
+// Lanes is the most queries of a block, and Span the most keys of an entry;
+// mask words have one bit for each of 32 keys.
+const (
+	Lanes = 32
+	Span  = 128
+	word  = 32
+)
 
 // Blocks is the block table of m over t positions; see the package
-// documentation for its layout. block must be Block: words have 32 bits.
-func Blocks(m Mask, t, block int) []int32 { return memo("blocks", m, t, block, false) }
+// documentation for its layout.
+func Blocks(m Mask, t int) []int32 { return memo("blocks", m, t, blocks) }
 
-// BlocksTransposed is Blocks with queries and keys exchanged.
-func BlocksTransposed(m Mask, t, block int) []int32 { return memo("transposed", m, t, block, true) }
+// Keys is the key list table of m over t positions; see the package
+// documentation for its layout.
+func Keys(m Mask, t int) []int32 { return memo("keys", m, t, keys) }
 
 // tables remembers what was built: a model of 64 layers has three masks.
 var tables = struct {
@@ -20,86 +30,232 @@ var tables = struct {
 
 type tableKey struct {
 	kind, mask string
-	t, block   int
+	t          int
 }
 
-func memo(kind string, m Mask, t, block int, transposed bool) []int32 {
-	key := tableKey{kind, m.String(), t, block}
+func memo(kind string, m Mask, t int, build func(m Mask, t int) []int32) []int32 {
+	key := tableKey{kind, m.String(), t}
 	tables.Lock()
-	defer tables.Unlock()
-	if b := tables.m[key]; b != nil {
-		return b
+	b := tables.m[key]
+	tables.Unlock()
+	if b == nil {
+		b = build(m, t)
+		tables.Lock()
+		tables.m[key] = b
+		tables.Unlock()
 	}
-	var b []int32
-	if kind == "keys" {
-		b = keys(m, t)
-	} else {
-		b = blocks(m, t, block, transposed)
-	}
-	tables.m[key] = b
 	return b
 }
 
-func blocks(m Mask, t, block int, transposed bool) []int32 {
-	nb := (t + block - 1) / block
-	table := make([]int32, nb+1)
-	type fixup struct{ at, group int }
-	var (
-		fixups []fixup
-		groups [][Block]uint32
-		number = map[[Block]uint32]int{}
-	)
-	for i := 0; i < nb; i++ {
-		table[i] = int32(len(table))
-		for j := 0; j < nb; j++ {
-			var bits [Block]uint32
-			count := 0
-			for r := 0; r < block; r++ {
-				for c := 0; c < block; c++ {
-					q, k := i*block+r, j*block+c
-					if q >= t || k >= t {
-						continue
-					}
-					if transposed {
-						q, k = k, q
-					}
-					if m.Allowed(q, k) {
-						bits[r] |= 1 << c
-						count++
-					}
-				}
-			}
-			if count == 0 {
-				continue
-			}
-			if count < block*block {
-				g, ok := number[bits]
-				if !ok {
-					g = len(groups)
-					number[bits] = g
-					groups = append(groups, bits)
-				}
-				fixups = append(fixups, fixup{len(table) + 1, g})
-			}
-			table = append(table, int32(j), 0)
-		}
-	}
-	table[nb] = int32(len(table))
-	base := len(table)
-	for _, g := range groups {
-		for _, w := range g[:block] {
-			table = append(table, int32(w))
-		}
-	}
-	for _, f := range fixups {
-		table[f.at] = int32(base + f.group*block)
-	}
-	return table
+// block is a set of queries that share their keys.
+type block struct {
+	lanes []int
+	keys  []int // allowed to any of them; those allowed to all come first
+	full  int   // how many are allowed to all
 }
 
-// Keys is the key list table of m over t positions; see the package
-// documentation for its layout.
-func Keys(m Mask, t int) []int32 { return memo("keys", m, t, 0, false) }
+// blocks puts queries into blocks in the way that leaves the fewest keys.
+func blocks(m Mask, t int) []int32 {
+	var best []block
+	least := -1
+	for _, order := range orders(m, t) {
+		bs := make([]block, len(order))
+		cost := 0
+		for i, lanes := range order {
+			bs[i] = gather(m, t, lanes)
+			cost += roundUp(len(bs[i].keys)) + 16 // and what a block costs without keys
+		}
+		if least < 0 || cost < least {
+			best, least = bs, cost
+		}
+	}
+	return write(m, best)
+}
+
+// orders lists ways to put positions into blocks: in turn, and, where m looks
+// at a picture of some width, the picture in tiles of several shapes. A tile
+// of one column makes the column mask dense.
+func orders(m Mask, t int) [][][]int {
+	out := [][][]int{inTurn(t)}
+	var prefixes, widths []int
+	add := func(to *[]int, n int) {
+		if n < t && !slices.Contains(*to, n) {
+			*to = append(*to, n)
+		}
+	}
+	add(&prefixes, 0)
+	each(m.e, func(a atom) {
+		switch a.name {
+		case "prefix":
+			add(&prefixes, a.n)
+		case "row", "column":
+			add(&widths, a.n)
+		case "conv":
+			add(&widths, a.w)
+		}
+	})
+	for _, p := range prefixes {
+		for _, w := range widths {
+			for rows := 1; rows <= Lanes; rows *= 2 {
+				out = append(out, append(inTurn(p), tiles(p, t, w, rows)...))
+			}
+		}
+	}
+	return out
+}
+
+// each calls f for all patterns of an expression.
+func each(e expr, f func(atom)) {
+	switch e := e.(type) {
+	case atom:
+		f(e)
+	case both:
+		for _, x := range e {
+			each(x, f)
+		}
+	case either:
+		for _, x := range e {
+			each(x, f)
+		}
+	}
+}
+
+// inTurn cuts positions 0 to n-1 into blocks. The first takes the remainder:
+// where a mask is causal it has the fewest keys.
+func inTurn(n int) [][]int {
+	var out [][]int
+	for at := 0; at < n; {
+		size := Lanes
+		if r := n % Lanes; at == 0 && r > 0 {
+			size = r
+		}
+		var b []int
+		for range size {
+			b = append(b, at)
+			at++
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// tiles cuts the picture of width w in positions from to t-1 into tiles of so
+// many rows and Lanes/rows columns.
+func tiles(from, t, w, rows int) [][]int {
+	cols := Lanes / rows
+	var out [][]int
+	h := (t - from + w - 1) / w
+	for r := 0; r < h; r += rows {
+		for c := 0; c < w; c += cols {
+			var b []int
+			for y := r; y < min(r+rows, h); y++ {
+				for x := c; x < min(c+cols, w); x++ {
+					if i := from + y*w + x; i < t {
+						b = append(b, i)
+					}
+				}
+			}
+			if len(b) > 0 {
+				out = append(out, b)
+			}
+		}
+	}
+	return out
+}
+
+// gather finds the keys of a block.
+func gather(m Mask, t int, lanes []int) block {
+	list := Keys(m, t)
+	count := make([]int, t)
+	for _, q := range lanes {
+		for _, k := range list[list[q]:list[q+1]] {
+			count[k]++
+		}
+	}
+	b := block{lanes: lanes}
+	for k, n := range count {
+		if n == len(lanes) {
+			b.keys = append(b.keys, k)
+		}
+	}
+	b.full = len(b.keys)
+	for k, n := range count {
+		if n > 0 && n < len(lanes) {
+			b.keys = append(b.keys, k)
+		}
+	}
+	return b
+}
+
+// roundUp is n rounded up to a multiple of 8.
+func roundUp(n int) int { return (n + 7) &^ 7 }
+
+// write lays blocks out as a table.
+func write(m Mask, bs []block) []int32 {
+	table := make([]int32, 2+len(bs))
+	table[0] = int32(len(bs))
+	var lists []int32 // lists and mask words, put behind the records
+	known := map[string]int32{}
+	keep := func(list []int32) int32 {
+		key := fmt.Sprint(list)
+		if at, ok := known[key]; ok {
+			return at
+		}
+		at := int32(len(lists))
+		known[key] = at
+		lists = append(lists, list...)
+		return at
+	}
+	var offsets []int // of the words to which the lists' place is added
+	for i, b := range bs {
+		table[1+i] = int32(len(table))
+		offsets = append(offsets, len(table)+1)
+		table = append(table, int32(len(b.lanes)), keep(padded(b.lanes, Lanes)))
+		for at := 0; at < len(b.keys); at += Span {
+			keys := b.keys[at:min(at+Span, len(b.keys))]
+			offsets = append(offsets, len(table)+1)
+			table = append(table, int32(len(keys)), keep(padded(keys, roundUp(len(keys)))))
+			if at+len(keys) <= b.full && len(keys)%8 == 0 && len(b.lanes) == Lanes {
+				table = append(table, 0)
+				continue
+			}
+			offsets = append(offsets, len(table))
+			table = append(table, keep(bits(m, b.lanes, keys)))
+		}
+	}
+	table[1+len(bs)] = int32(len(table))
+	for _, at := range offsets {
+		table[at] += int32(len(table))
+	}
+	return append(table, lists...)
+}
+
+// padded is list with its last element repeated up to n.
+func padded(list []int, n int) []int32 {
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = int32(list[min(i, len(list)-1)])
+	}
+	return out
+}
+
+// bits says for groups of 32 keys, and in them for every lane, which are
+// allowed.
+func bits(m Mask, lanes, keys []int) []int32 {
+	var out []int32
+	for at := 0; at < len(keys); at += word {
+		words := make([]int32, Lanes)
+		for i, q := range lanes {
+			for c, k := range keys[at:min(at+word, len(keys))] {
+				if m.Allowed(q, k) {
+					words[i] |= 1 << c
+				}
+			}
+		}
+		out = append(out, words...)
+	}
+	return out
+}
 
 func keys(m Mask, t int) []int32 {
 	table := make([]int32, t+1)
