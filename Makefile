@@ -1,6 +1,7 @@
 # make demo   everything from a fresh machine: tools, compile, train, sample, report
 # make test   everything tested
-.PHONY: demo test tools generate check-long clean
+# make bench-peers   timed beside PyTorch, OpenBLAS and oneDNN (Debian's python3-torch); PEERS='-rounds 1' for a quick look
+.PHONY: demo test bench-peers tools generate check-long clean
 export CGO_ENABLED = 0
 OUT ?= out/demo
 
@@ -20,6 +21,13 @@ test: tools
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: run gofmt -w on: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
 	go vet ./...
 	go test -timeout 18m ./...
+
+bench-peers: tools
+	go generate -run 'system (peers|emoji) ' ./models/systems
+	go build -o bin/peers ./gen/peers/trainer
+	go build -o bin/emoji ./gen/emoji/trainer
+	go build -o bin/kbench ./cmd/kbench
+	go run ./tests/peers $(PEERS)
 
 check-long: test
 	GOUACHE_LONG=1 go test -timeout 120m -count=1 ./tests/...

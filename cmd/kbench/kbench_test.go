@@ -20,9 +20,21 @@ import (
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
+	"github.com/gouache-ml/gouache/models/dvae"
+	"github.com/gouache-ml/gouache/models/nn"
+	"github.com/gouache-ml/gouache/models/system"
 )
 
-func init() { memoryBytes, bestTime = 32<<20, 2*time.Millisecond }
+func init() {
+	memoryBytes, bestTime = 32<<20, 2*time.Millisecond
+	tiny := system.System{Name: "tiny", Doc: "a small autoencoder", Build: func() ([]*ir.Module, error) {
+		m, err := dvae.Build(dvae.Config{ImageSize: 8, Width: 8, Groups: 2, BlocksPerGroup: 1, Stem: 3, Codebook: 16, CodeDim: 8, Batch: 2, Optimizer: nn.AdamW{Beta1: 0.9, Beta2: 0.99, Eps: 1e-8}})
+		return []*ir.Module{m}, err
+	}}
+	if err := system.Register(tiny); err != nil {
+		panic(err)
+	}
+}
 
 // embedding gathers rows shift+id of a table of 20 rows of 8.
 func embedding(shift int) (*kern.Kernel, []*plan.Buffer) {
@@ -166,7 +178,7 @@ func TestComparisonKnowsNoise(t *testing.T) {
 
 func TestProfileHasStacksOfFourFrames(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "p.pb.gz")
-	if err := run(context.Background(), []string{"-program", "dvae.decode", "-time", "1ms", "-pprof", path}, io.Discard, io.Discard); err != nil {
+	if err := run(context.Background(), []string{"-system", "tiny", "-program", "dvae.decode", "-time", "1ms", "-pprof", path}, io.Discard, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(path)
@@ -216,7 +228,7 @@ func TestMain(m *testing.M) {
 
 func TestKernelsAreMeasured(t *testing.T) {
 	var out, diag bytes.Buffer
-	args := []string{"-system", "demo", "-program", "dvae.average", "-run", ".", "-time", "1ms", "-json", "-threads", "1"}
+	args := []string{"-system", "tiny", "-program", "dvae.average", "-run", ".", "-time", "1ms", "-json", "-threads", "1"}
 	if err := run(context.Background(), args, &out, &diag); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +253,7 @@ func TestKernelsAreMeasured(t *testing.T) {
 
 func TestProgramIsAccountedFor(t *testing.T) {
 	var out bytes.Buffer
-	if err := run(context.Background(), []string{"-program", "dvae.average", "-time", "1ms"}, &out, io.Discard); err != nil {
+	if err := run(context.Background(), []string{"-system", "tiny", "-program", "dvae.average", "-time", "1ms"}, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"dvae.average: ", "launches account for", "  block\n", "  kernel\n"} {
@@ -255,10 +267,10 @@ func TestMistakesAreNamed(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"-system nope", `unknown system "nope"`},
 		{"-program prior", "MODEL.PROGRAM"},
-		{"-program prior.fly", "dvae.train"},
+		{"-system tiny -program prior.fly", "dvae.train"},
 		{"-run (", "-run"},
 		{"-threads 0", "-threads"},
-		{"-run ^nothing$", "-list"},
+		{"-system tiny -run ^nothing$", "-list"},
 		{"-target vax", "x86-64-v3"},
 		{"extra", "extra"},
 	} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"time"
@@ -263,6 +264,37 @@ func (m *machine) roof(flops int64, bytes, working, chunks int) roof {
 	}
 	l := m.levelFor(working)
 	return roof{float64(flops) / m.flops[i], float64(bytes) / l.rate[i], l.String()}
+}
+
+// peaks is what -peaks -json writes. Pairs are for one thread and for all.
+type peaks struct {
+	CPU     string     `json:"cpu"`
+	Target  string     `json:"target"`
+	Threads int        `json:"threads"`
+	GFLOPS  [2]float64 `json:"gflops"` // a second
+	Levels  []peakRate `json:"levels"`
+}
+
+type peakRate struct {
+	Bytes int        `json:"bytes"` // of a working set, of all threads together
+	GBs   [2]float64 `json:"gbs"`   // a second
+}
+
+// peaksAlone prints the peaks of the machine.
+func (s *session) peaksAlone(ctx context.Context) error {
+	if err := s.start(ctx); err != nil || !s.json {
+		return err
+	}
+	m := s.machine
+	p := peaks{CPU: processor(), Target: m.target.Name, Threads: m.threads, GFLOPS: [2]float64{m.flops[0] / 1e9, m.flops[1] / 1e9}}
+	for _, l := range m.levels {
+		p.Levels = append(p.Levels, peakRate{l.bytes, [2]float64{l.rate[0] / 1e9, l.rate[1] / 1e9}})
+	}
+	b, err := json.Marshal(p)
+	if err == nil {
+		fmt.Fprintf(s.out, "%s\n", b)
+	}
+	return err
 }
 
 // String is the head of a report.

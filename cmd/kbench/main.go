@@ -22,6 +22,7 @@ type options struct {
 	threads, count          int
 	budget                  time.Duration
 	json, benchstat, list   bool
+	peaks                   bool
 	compare, pprof, trace   string // files
 }
 
@@ -54,6 +55,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.pprof, "pprof", "", "write a profile to `FILE`, for go tool pprof: time, flops and bytes by model, block, op and kernel")
 	f.StringVar(&o.trace, "trace", "", "with -program, write its fastest run to `FILE`, for ui.perfetto.dev")
 	f.BoolVar(&o.list, "list", false, "list kernels and programs, measure nothing")
+	f.BoolVar(&o.peaks, "peaks", false, "measure the peaks of the machine, and no kernel")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -88,6 +90,12 @@ func run(ctx context.Context, args []string, out, diag io.Writer) error {
 	}
 	s, err := newSession(o, out, diag)
 	if err != nil {
+		return err
+	}
+	if o.peaks {
+		return s.peaksAlone(ctx)
+	}
+	if err := s.plans(); err != nil {
 		return err
 	}
 	switch {

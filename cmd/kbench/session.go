@@ -46,10 +46,7 @@ type subject struct {
 
 func newSession(o options, out, diag io.Writer) (*session, error) {
 	s := &session{options: o, out: out, diag: diag}
-	sys, err := system.Lookup(o.system)
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	name := o.target
 	if name == "" {
 		var known []string
@@ -63,27 +60,34 @@ func newSession(o options, out, diag io.Writer) (*session, error) {
 	if s.variant, err = build.TargetByName(name); err != nil {
 		return nil, err
 	}
-	if s.tools, err = toolchain.Find(); err != nil {
-		return nil, err
+	s.tools, err = toolchain.Find()
+	return s, err
+}
+
+// plans the system, up to machine code.
+func (s *session) plans() error {
+	sys, err := system.Lookup(s.system)
+	if err != nil {
+		return err
 	}
 	modules, err := sys.Build()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if o.program != "" {
-		if modules, err = only(modules, o.program); err != nil {
-			return nil, fmt.Errorf("system %s: %w", o.system, err)
+	if s.program != "" {
+		if modules, err = only(modules, s.program); err != nil {
+			return fmt.Errorf("system %s: %w", s.system, err)
 		}
 	}
 	if s.plan, err = pipeline.Compile(sys.Name, modules, pipeline.Options{Backend: cpu.Backend{}}); err != nil {
-		return nil, err
+		return err
 	}
-	if o.program != "" {
+	if s.program != "" {
 		s.model = s.plan.Models[0]
 		s.prog = s.model.Programs[0]
 	}
 	s.collect()
-	return s, nil
+	return nil
 }
 
 // only leaves one function of one module.

@@ -22,9 +22,14 @@ import (
 // started is as near to the start of the process as Go code gets.
 var started = time.Now()
 
-// Main runs the command line and ends the process.
+// Main runs the command line and ends the process where it fails. A first argument "bench" is
+// passed over: trainers have this as a command of that name.
 func Main(open func(exec.Options) (*exec.System, error)) {
-	if err := Run(os.Args[1:], os.Stdout, os.Stderr, open); err != nil {
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "bench" {
+		args = args[1:]
+	}
+	if err := Run(args, os.Stdout, os.Stderr, open); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
 			fmt.Fprintf(os.Stderr, "trainer: %v\n", err)
 		}
@@ -40,6 +45,7 @@ type Result struct {
 	Step        Times   `json:"s_step"`                 // seconds; of a token for sampling, all pictures of the batch
 	GFLOP       float64 `json:"gflop,omitempty"`        // of a step, counted by the compiler
 	GFLOPS      float64 `json:"gflops,omitempty"`       // a second, at the median
+	Ready       float64 `json:"s_ready,omitempty"`      // from the start of the process to the start of the first step
 	FirstStep   float64 `json:"s_first_step,omitempty"` // from the start of the process to the end of the first step
 	PeakMB      float64 `json:"peak_rss_mb"`
 	ParametersM float64 `json:"params_m"`
@@ -182,6 +188,9 @@ func (o *options) run(sys *exec.System) (*Result, error) {
 		fill()
 		p.ResetProfile()
 		start := time.Now()
+		if i == 0 {
+			r.Ready = start.Sub(started).Seconds()
+		}
 		p.Run()
 		t := time.Since(start).Seconds()
 		if i == 0 {

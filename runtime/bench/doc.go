@@ -1,5 +1,5 @@
 // Package bench is the command line of a compiled system whose programs are only
-// timed, such as the system peers:
+// timed, such as the system peers, and the command "bench" of every trainer:
 //
 //	trainer -list
 //	trainer -program s.train -steps 5 -in text=16384 -in image=8192 -in lr=1e-4
@@ -7,8 +7,8 @@
 //
 // It runs one program of one model on made-up inputs, or draws image tokens with the
 // programs prefill and decode, and prints one line of JSON: seconds a step (or a token),
-// the FLOPs of its kernels, seconds from the start of the process to the end of the first
-// step, peak memory. -kernels adds the time of each launch.
+// the FLOPs of its kernels, seconds from the start of the process to the start and the end of
+// the first step, peak memory. -kernels adds the time of each launch.
 //
 // It knows no peer and compares nothing; tests/peers does. How far kernels are from the
 // machine's limits is what cmd/kbench tells. Start with Main.

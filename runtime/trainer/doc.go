@@ -5,6 +5,7 @@
 //	trainer sample -caption TEXT ... | -held-out N
 //	trainer eval | encode | info
 //	trainer demo
+//	trainer bench -program prior.train ...
 //
 // One folder holds a run: config.toml, tokenizer.json, a folder of snapshots and logs
 // for each model, encoded pictures, samples. A command that is given no -c takes the

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/gouache-ml/gouache/runtime/bench"
 	"github.com/gouache-ml/gouache/runtime/config"
 	"github.com/gouache-ml/gouache/runtime/exec"
 	"github.com/gouache-ml/gouache/runtime/train"
@@ -21,8 +22,12 @@ import (
 
 // Main runs the command line of a compiled system and ends the process. An interrupt
 // or a termination signal ends training after the step in progress, with a snapshot;
-// a second one ends the process at once.
+// a second one ends the process at once. The command bench is that of runtime/bench.
 func Main(open func(exec.Options) (*exec.System, error)) {
+	if len(os.Args) > 1 && os.Args[1] == "bench" {
+		bench.Main(open)
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	code := Run(ctx, os.Args[1:], os.Stdout, os.Stderr, func(o exec.Options) (train.System, error) {
@@ -90,7 +95,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer, open func
 	}
 	var grammar commands
 	parser, err := kong.New(&grammar, kong.Name("trainer"), kong.Writers(stdout, stderr),
-		kong.Description("Trains and samples a compiled text-to-image system. Flags take one dash or two; settings are given as key=value."),
+		kong.Description("Trains and samples a compiled text-to-image system. Flags take one dash or two; settings are given as key=value. A further command, bench, times one program; see bench -help."),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {

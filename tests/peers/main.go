@@ -1,0 +1,302 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/gouache-ml/gouache/runtime/bench"
+	"github.com/gouache-ml/gouache/runtime/metrics"
+)
+
+type options struct {
+	ours, emoji, kbench, python, scripts, out string
+	run                                       *regexp.Regexp
+	rounds, steps                             int
+	quiet                                     time.Duration
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintf(os.Stderr, "peers: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out, log io.Writer) error {
+	var o options
+	var only string
+	f := flag.NewFlagSet("peers", flag.ContinueOnError)
+	f.SetOutput(log)
+	f.StringVar(&o.ours, "ours", "bin/peers", "`command` of the system peers")
+	f.StringVar(&o.emoji, "emoji", "bin/emoji", "`command` of the system emoji")
+	f.StringVar(&o.kbench, "kbench", "bin/kbench", "`command` that measures the peaks")
+	f.StringVar(&o.python, "python", "/usr/bin/python3", "`command` that has torch")
+	f.StringVar(&o.scripts, "scripts", "tests/peers/torch", "`folder` of the peers' scripts")
+	f.StringVar(&o.out, "out", "out/bench", "`folder` for peers.json and peers.txt")
+	f.StringVar(&only, "run", "", "rows whose name matches the `regexp` (default all)")
+	f.IntVar(&o.rounds, "rounds", 3, "turns of each side")
+	f.IntVar(&o.steps, "steps", 5, "timed steps of each turn")
+	f.DurationVar(&o.quiet, "quiet", 10*time.Second, "longest wait, before each turn, for other processes to be quiet")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	var err error
+	if o.run, err = regexp.Compile(only); err != nil {
+		return fmt.Errorf("-run: %v", err)
+	}
+	if o.rounds < 1 || o.steps < 1 {
+		return fmt.Errorf("-rounds and -steps must be positive")
+	}
+	if text, err := exec.CommandContext(ctx, o.python, "-c", "import torch").CombinedOutput(); err != nil {
+		return fmt.Errorf("%s has no torch (%s); on Debian: apt-get install --no-install-recommends python3-torch libopenblas0-openmp libdnnl2", o.python, lastLine(text))
+	}
+	var chosen []duel
+	for _, d := range duels() {
+		if o.run.MatchString(d.name) {
+			chosen = append(chosen, d)
+		}
+	}
+	startUp := o.run.MatchString(startUpRow)
+	if len(chosen) == 0 && !startUp {
+		return fmt.Errorf("no row matches -run %q", only)
+	}
+	start := time.Now()
+	var fought []outcome
+	for i, d := range chosen {
+		fmt.Fprintf(log, "%d/%d %s\n", i+1, len(chosen), d.name)
+		result, err := o.fight(ctx, d)
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.name, err)
+		}
+		fought = append(fought, result)
+	}
+	peak := 0.0
+	if slices.ContainsFunc(chosen, func(d duel) bool { return d.name == "S step, 2 threads" }) {
+		if peak, err = o.peak(ctx); err != nil {
+			return err
+		}
+	}
+	rows := table(fought, peak)
+	if startUp {
+		fmt.Fprintln(log, startUpRow)
+		r, err := o.startUp(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", startUpRow, err)
+		}
+		rows = append(rows, r)
+	}
+	busy := 0.0
+	for _, x := range fought {
+		busy = max(busy, x.others)
+	}
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "%s, %s; %d turns of %d steps in %s; other processes took up to %.0f%% of the machine\n\n",
+		time.Now().Format(time.DateOnly), metrics.ReadHardware(), o.rounds, o.steps, metrics.FormatDuration(time.Since(start)), 100*busy)
+	write(&text, rows)
+	if _, err := out.Write(text.Bytes()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.out, 0o777); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(o.out, "peers.json"), append(b, '\n'), 0o666); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(o.out, "peers.txt"), text.Bytes(), 0o666)
+}
+
+// write prints the table.
+func write(w io.Writer, rows []Row) {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "what\tours\tpeer\tunit\tratio\tgoal\t\tagainst")
+	for _, r := range rows {
+		reached := ""
+		if r.Goal != "" {
+			reached = "missed"
+			if r.met() {
+				reached = "met"
+			}
+		}
+		fmt.Fprintf(tw, "%s\t%.4g\t%.4g\t%s\t%.2f\t%s\t%s\t%s\n", r.Name, r.Ours, r.Peer, r.Unit, r.Ratio, r.Goal, reached, r.Against)
+	}
+	tw.Flush()
+}
+
+// score is what a contender reached: medians over its turns.
+type score struct {
+	name                    string
+	seconds, gflops, peakMB float64
+}
+
+// outcome is a duel that was fought.
+type outcome struct {
+	name   string
+	ours   score
+	peers  []score
+	others float64 // largest share of the machine that other processes took in a turn
+}
+
+func (o *outcome) best() score {
+	return slices.MinFunc(o.peers, func(a, b score) int { return cmp.Compare(a.seconds, b.seconds) })
+}
+
+func (o *outcome) leastMemory() score {
+	return slices.MinFunc(o.peers, func(a, b score) int { return cmp.Compare(a.peakMB, b.peakMB) })
+}
+
+// turn is the line of JSON of one process, ours or a peer's.
+type turn struct {
+	bench.Result
+	Product string `json:"product"`
+}
+
+// fight runs everybody in turns.
+func (o *options) fight(ctx context.Context, d duel) (outcome, error) {
+	type side struct {
+		contender
+		command []string
+		turns   []turn
+	}
+	sides := []*side{{contender{"ours", nil}, append([]string{o.ours, "-steps", fmt.Sprint(o.steps)}, d.ours...), nil}}
+	for _, p := range d.peers {
+		command := append([]string{o.python, "-B", filepath.Join(o.scripts, p.args[0]), "--steps", fmt.Sprint(o.steps)}, p.args[1:]...)
+		sides = append(sides, &side{p, command, nil})
+	}
+	result := outcome{name: d.name}
+	running := slices.Clone(sides)
+	for round := range o.rounds {
+		for _, s := range running {
+			t, others, err := o.turn(ctx, s.command)
+			if err != nil {
+				return result, err
+			}
+			s.turns = append(s.turns, t)
+			result.others = max(result.others, others)
+		}
+		if round == 0 && !strings.HasPrefix(d.name, "GEMM ") {
+			best := running[1].turns[0].Step.Median
+			for _, s := range running[1:] {
+				best = min(best, s.turns[0].Step.Median)
+			}
+			running = slices.DeleteFunc(running, func(s *side) bool { return s != sides[0] && s.turns[0].Step.Median > 1.5*best })
+		}
+		slices.Reverse(running)
+	}
+	for i, s := range sides {
+		of := func(f func(turn) float64) float64 {
+			var x []float64
+			for _, t := range s.turns {
+				x = append(x, f(t))
+			}
+			return middle(x)
+		}
+		sc := score{s.name, of(func(t turn) float64 { return t.Step.Median }), of(turn.rate), of(func(t turn) float64 { return t.PeakMB })}
+		if i == 0 {
+			result.ours = sc
+		} else {
+			result.peers = append(result.peers, sc)
+		}
+	}
+	return result, nil
+}
+
+func middle(x []float64) float64 {
+	slices.Sort(x)
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
+}
+
+// rate is GFLOP/s. Of our products it is that of the kernels: where the right operand is the weights of a layer, a
+// step packs it once for all its uses, so packing is left out there, as it is for oneDNN.
+func (t turn) rate() float64 {
+	if len(t.Kernels) == 0 {
+		return t.GFLOPS
+	}
+	weights := !strings.HasPrefix(t.What, "gemm.weight")
+	seconds := 0.0
+	for _, k := range t.Kernels {
+		if !weights || !strings.HasPrefix(k.Name, "pack_") {
+			seconds += k.Median
+		}
+	}
+	return t.GFLOP / seconds
+}
+
+// turn runs one process, when the others are quiet.
+func (o *options) turn(ctx context.Context, command []string) (turn, float64, error) {
+	var t turn
+	waitQuiet(ctx, o.quiet)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	var out, diag bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &diag
+	before, start := busy(), time.Now()
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return t, 0, ctx.Err()
+		}
+		return t, 0, fmt.Errorf("%s: %v: %s", strings.Join(command, " "), err, lastLine(diag.Bytes()))
+	}
+	own := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	others := share(busy()-before-own, time.Since(start))
+	if err := json.Unmarshal(out.Bytes(), &t); err != nil || t.Step.Median <= 0 {
+		return t, 0, fmt.Errorf("%s: printed no times: %s", strings.Join(command, " "), lastLine(out.Bytes()))
+	}
+	return t, others, nil
+}
+
+// startUpRow has no peer: it is the time from the start of a process to its first step.
+const startUpRow = "emoji, start to first step"
+
+func (o *options) startUp(ctx context.Context) (Row, error) {
+	var ready []float64
+	for range o.rounds {
+		t, _, err := o.turn(ctx, append([]string{o.emoji, "bench", "-program", "prior.train", "-warmup", "0", "-steps", "1"}, inputs("emoji")...))
+		if err != nil {
+			return Row{}, err
+		}
+		ready = append(ready, t.Ready)
+	}
+	r := Row{Name: startUpRow, Ours: middle(ready), Peer: startUpLimit, Goal: "<=1.00", Unit: "s", Against: "the limit"}
+	r.Ratio = r.Ours / r.Peer
+	return r, nil
+}
+
+// peak is the measured peak of multiply-adds on two threads, in GFLOP/s.
+func (o *options) peak(ctx context.Context) (float64, error) {
+	waitQuiet(ctx, o.quiet)
+	out, err := exec.CommandContext(ctx, o.kbench, "-peaks", "-threads", "2", "-json").Output()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", o.kbench, err)
+	}
+	var p struct {
+		GFLOPS []float64 `json:"gflops"`
+	}
+	if err := json.Unmarshal(out, &p); err != nil || len(p.GFLOPS) != 2 {
+		return 0, fmt.Errorf("%s: printed no peaks: %s", o.kbench, lastLine(out))
+	}
+	return p.GFLOPS[1], nil
+}
+
+func lastLine(b []byte) string {
+	s := strings.TrimSpace(string(b))
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
