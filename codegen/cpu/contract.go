@@ -65,8 +65,12 @@ func (r *roles) cost(k *kern.Kernel) int {
 	n, depth := points(r.n), points(r.k)
 	c := rows * roundUp(n, 16) * depth
 	g := r.gemm(k)
-	wants := r.wantsPack() && g.direct(false).form == packedForm
-	if g.direct(wants).form == packedForm {
+	wants := r.wantsPack(g)
+	switch {
+	case g.direct(wants).form != packedForm:
+	case !wants && g.byColumns():
+		c += 10 * points(r.batch) * depth * (points(r.m)*ceilDiv(n, 256) + n*ceilDiv(points(r.m), 104))
+	default:
 		// Packing an element costs as much as about 30 multiply-adds.
 		c += 30 * rows * depth
 		if !wants {
@@ -342,34 +346,69 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 		return loopTile(k)
 	}
 	batches, m, n, depth := points(r.batch), points(r.m), points(r.n), points(r.k)
-	if d := r.gemm(k).direct(k.Packed); d.form != packedForm {
-		rows, cols := d.tileFor(batches, m, n, depth)
-		return kern.Tile{Rows: rows, Cols: cols}, batches * ceilDiv(m, rows) * ceilDiv(n, cols)
+	var rows, cols int
+	g := r.gemm(k)
+	switch d := g.direct(k.Packed); {
+	case d.form != packedForm:
+		rows, cols = d.tileFor(batches, m, n, depth)
+	case !k.Packed && g.byColumns():
+		rows, cols = columnsTile(batches, m, n, depth)
+	default:
+		rows, cols = rowsTile(batches, m, n, depth, k.Packed)
 	}
-	runs := func(n, size int) int { return (n + size - 1) / size }
+	return kern.Tile{Rows: rows, Cols: cols}, batches * ceilDiv(m, rows) * ceilDiv(n, cols)
+}
+
+// rowsTile cuts a product whose left operand is packed by rows.
+func rowsTile(batches, m, n, depth int, packed bool) (rows, cols int) {
 	// 112 rows of a packed block fill half of the L2 cache, in equal runs.
-	rows, cols := runs(m, runs(m, 112)), n
-	// Columns start at multiples of 32, which are whole register tiles on x86.
-	cut := func(parts int) int { return min(n, (runs(n, parts)+31)/32*32) }
+	rows, cols = ceilDiv(m, ceilDiv(m, 112)), n
 	if w := rows * n * depth; w > chunkWork {
-		cols = cut(runs(w, chunkWork))
-	} else if k.Packed {
-		rows = runs(m, runs(m, min(m, rows*(chunkWork/w))))
+		cols = cut(n, ceilDiv(w, chunkWork))
+	} else if packed {
+		rows = ceilDiv(m, ceilDiv(m, min(m, rows*(chunkWork/w))))
 	}
 	// Few chunks leave processors idle, but cutting rows makes a right operand
 	// in place, and cutting columns the left one, be packed once more.
-	for batches*runs(m, rows)*runs(n, cols) < 8 && rows*cols*depth > 1<<20 {
+	for batches*ceilDiv(m, rows)*ceilDiv(n, cols) < 8 && rows*cols*depth > 1<<20 {
 		switch {
-		case cols > 32 && (!k.Packed || rows <= 56):
-			cols = cut(2 * runs(n, cols))
+		case cols > 32 && (!packed || rows <= 56):
+			cols = cut(n, 2*ceilDiv(n, cols))
 		case rows > 28:
-			rows = runs(m, 2*runs(m, rows))
+			rows = ceilDiv(m, 2*ceilDiv(m, rows))
 		default:
-			return kern.Tile{Rows: rows, Cols: cols}, batches * runs(m, rows) * runs(n, cols)
+			return rows, cols
 		}
 	}
-	return kern.Tile{Rows: rows, Cols: cols}, batches * runs(m, rows) * runs(n, cols)
+	return rows, cols
 }
+
+// columnsTile cuts a product that packs both operands as rows of columns: a
+// weight gradient. An element of either costs as much as 10 multiply-adds in
+// every chunk, so chunks are as large as the sum allows, high and wide alike.
+func columnsTile(batches, m, n, depth int) (rows, cols int) {
+	// 104 are 8 whole panels; longer than about 5 ms should no chunk take.
+	rows, cols = ceilDiv(m, ceilDiv(m, 104)), cut(n, ceilDiv(n, 256))
+	for cols > 64 && rows*cols*depth > 1<<30 {
+		cols = cut(n, 2*ceilDiv(n, cols))
+	}
+	for batches*ceilDiv(m, rows)*ceilDiv(n, cols) < 8 && rows*cols*depth > chunkWork*2/3 {
+		r, c := ceilDiv(m, 2*ceilDiv(m, rows)), cut(n, 2*ceilDiv(n, cols))
+		switch {
+		case c < cols && cols >= 2*rows:
+			cols = c
+		case r >= 16:
+			rows = r
+		default:
+			return rows, cols
+		}
+	}
+	return rows, cols
+}
+
+// cut is the size of parts of n columns. They start at multiples of 32, which
+// are whole register tiles on x86.
+func cut(n, parts int) int { return min(n, roundUp(ceilDiv(n, parts), 32)) }
 
 // loopTile cuts a product written as loops, which does about 1 multiply-add
 // a nanosecond.
@@ -400,18 +439,18 @@ func (Backend) Pack(k *kern.Kernel) (*kern.Kernel, int) {
 }
 
 // WantsPack reports whether it pays to pack the right operand of k once, by a
-// kernel of its own: up to two blocks of rows pack it as they go.
+// kernel of its own: up to two blocks of rows pack it as they go, and so do
+// products for which that is a mere copy.
 func WantsPack(k *kern.Kernel) bool {
 	if k.Template != nil || k.Packed || k.FindContract() == nil {
 		return false
 	}
 	r := classify(k)
-	return r != nil && r.wantsPack() && r.gemm(k).direct(false).form == packedForm
+	return r != nil && r.wantsPack(r.gemm(k))
 }
 
-// wantsPack is WantsPack without regard to products read in place.
-func (r *roles) wantsPack() bool {
-	return r.right == r.contract.Args[1] && points(r.m) > 2*112
+func (r *roles) wantsPack(g *Gemm) bool {
+	return r.right == r.contract.Args[1] && points(r.m) > 2*112 && g.direct(false).form == packedForm && !g.byColumns()
 }
 
 // PackKernel is the pack_b kernel for k, for which WantsPack holds: it copies

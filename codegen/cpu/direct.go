@@ -18,7 +18,7 @@ type form int
 const (
 	packedForm form = iota // they cannot, or it doesn't pay
 	rowsForm               // the left operand, by rows; the right one is packed
-	sumForm                // both; the sum runs over many blocks
+	sumForm                // both, one of them pictures; the sum runs over many blocks
 )
 
 // direct is a product read in place, as far as it is the same on all targets.
@@ -42,8 +42,7 @@ const (
 	directResults = 1 << 16
 	directDepth   = 512 // K of a matrix in a rowsForm; one block on every target
 	plainLine     = 16  // rows that tiles of matrices come in
-	sumBlock      = 256 // summed elements of matrices in one block of a sumForm
-	sumPixels     = 512 // and of pictures
+	sumPixels     = 512 // summed elements in one block of a sumForm
 )
 
 // direct decides how g is read in place, given that its right operand is
@@ -85,7 +84,8 @@ func (g *Gemm) direct(packed bool) *direct {
 	}
 	switch {
 	case plain(&g.B, bo, bs) && stepOf(bo) == 1 && n%16 == 0:
-		if d.bStep = stepOf(bs); d.bStep > directPitch {
+		// Two matrices are packed: it costs little where both are read by rows.
+		if d.bStep = stepOf(bs); d.bStep > directPitch || d.a == nil {
 			return &direct{}
 		}
 	default:
@@ -434,11 +434,8 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 		}
 		l.rowUnit, l.colUnit = min(d.rowUnit, l.rows), min(d.colUnit, l.cols)
 		l.rowUnits, l.colUnits = l.rows/l.rowUnit, l.cols/l.colUnit
-		l.run = min(l.k, sumBlock)
-		if l.pic != nil {
-			l.run = l.pic.x
-			l.band, floats = l.pic.band(sumPixels / l.pic.x)
-		}
+		l.run = l.pic.x
+		l.band, floats = l.pic.band(sumPixels / l.pic.x)
 		if d.b == nil && l.colUnit%t.Lanes != 0 {
 			return nil
 		}
@@ -458,15 +455,7 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 }
 
 func (l *directLayout) tile(rows, cols int) tile {
-	return tile{rows, ceilDiv(cols, l.t.Lanes), l.aRow, l.aStep, unrollOf(l.unrolled())}
-}
-
-// unrolled is what all runs are multiples of.
-func (l *directLayout) unrolled() int {
-	if l.form == sumForm && l.pic == nil {
-		return 4
-	}
-	return l.run
+	return tile{rows, ceilDiv(cols, l.t.Lanes), l.aRow, l.aStep, unrollOf(l.run)}
 }
 
 func (l *directLayout) want(rows, cols int) {
@@ -633,27 +622,20 @@ func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, row, 
 			l.call(f, rows, cols, from, with, c, run, segs, cint(aSkip), cint(bSkip), cint(l.bStep), cint(l.ldc), k)
 		})
 	}
-	if p == nil {
-		f.Range(cint(0), cint(l.k), cint(l.run), func(k V) {
-			run := f.Min(cint(l.run), f.Sub(cint(l.k), k))
-			block(k, run, cint(1), f.At(a, f.Mul(k, cint(l.aStep))), f.At(b, f.Mul(k, cint(l.bStep))), 0, 0)
+	f.Range(cint(0), cint(p.n), cint(1), func(n V) {
+		f.Range(cint(0), cint(p.y), cint(l.band), func(y V) {
+			count := f.Min(cint(l.band), f.Sub(cint(p.y), y))
+			k := f.Mul(f.Add(f.Mul(n, cint(p.y)), y), cint(p.x))
+			skip := p.sy*p.pitch() - p.x*p.sx*p.c
+			if l.a != nil {
+				p.pad(f, a, n, y, count, padded)
+				block(k, cint(p.x), count, padded, f.At(b, f.Mul(k, cint(l.bStep))), skip, 0)
+			} else {
+				p.pad(f, b, n, y, count, padded)
+				block(k, cint(p.x), count, f.At(a, f.Mul(k, cint(l.aStep))), padded, 0, skip)
+			}
 		})
-	} else {
-		f.Range(cint(0), cint(p.n), cint(1), func(n V) {
-			f.Range(cint(0), cint(p.y), cint(l.band), func(y V) {
-				count := f.Min(cint(l.band), f.Sub(cint(p.y), y))
-				k := f.Mul(f.Add(f.Mul(n, cint(p.y)), y), cint(p.x))
-				skip := p.sy*p.pitch() - p.x*p.sx*p.c
-				if l.a != nil {
-					p.pad(f, a, n, y, count, padded)
-					block(k, cint(p.x), count, padded, f.At(b, f.Mul(k, cint(l.bStep))), skip, 0)
-				} else {
-					p.pad(f, b, n, y, count, padded)
-					block(k, cint(p.x), count, f.At(a, f.Mul(k, cint(l.aStep))), padded, 0, skip)
-				}
-			})
-		})
-	}
+	})
 	walk(func(r, n V, rows, cols int, c V) {
 		l.finish(f, args, batch, f.Add(row, r), rows, f.Add(col, n), cols, c)
 	})

@@ -77,10 +77,17 @@ func (g *Gemm) Chunks() int {
 	return product(g.Batch) * ceilDiv(product(g.M), g.Rows) * ceilDiv(product(g.N), g.Cols)
 }
 
-// kBlock is how many summed elements one block takes: K in equal parts of at most KC.
-func kBlock(t *build.Target, k int) int {
-	blocks := ceilDiv(k, t.KC)
-	return min(roundUp(ceilDiv(k, blocks), unroll), t.KC)
+// kBlock is how many summed elements one block takes: k in equal parts of at most most.
+func kBlock(k, most int) int {
+	return min(roundUp(ceilDiv(k, ceilDiv(k, most)), unroll), most)
+}
+
+// byColumns reports whether columns of both operands, stored as rows of k, lie next to each other:
+// a weight gradient.
+func (g *Gemm) byColumns() bool {
+	_, a := oriented(&g.A, g.M, g.K)
+	_, b := oriented(&g.B, g.N, g.K)
+	return a && b
 }
 
 // layout is how a kernel uses a worker's scratch memory, in bytes.
@@ -108,11 +115,19 @@ type gemmLayout struct {
 
 func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	l := &gemmLayout{m: product(g.M), n: product(g.N), k: product(g.K)}
-	l.kc = kBlock(t, l.k)
+	l.av, l.aSum = oriented(&g.A, g.M, g.K)
+	l.kc = kBlock(l.k, t.KC)
+	if !g.Packed {
+		l.bv, l.bSum = oriented(&g.B, g.N, g.K)
+	}
+	if l.aSum && l.bSum {
+		// A panel of B fits in the L1 cache, and the next block of both operands beside this one
+		// in the L2.
+		l.kc = kBlock(l.k, t.KC/4)
+	}
 	l.blocks = ceilDiv(l.k, l.kc)
 	l.mc = min(g.Rows, t.MC, l.m)
 	l.panels = ceilDiv(l.n, t.NR())
-	l.av, l.aSum = oriented(&g.A, g.M, g.K)
 	l.a = l.take(4 * (l.mc + t.Lanes) * aStride(t))
 	l.ldc = t.NR()
 	rows := t.MR
@@ -123,12 +138,11 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	l.tile = l.take(4 * rows * l.ldc)
 	tables, temp := l.av.tableBytes(), 0
 	if l.aSum {
-		temp = 4 * t.Lanes * tempStride(t, t.MC)
+		temp = 4 * panelTurn * tempStride(t, t.MC)
 	}
 	if !g.Packed {
-		l.bv, l.bSum = oriented(&g.B, g.N, g.K)
 		// Reading B in place saves a copy that one panel of rows would not repay.
-		l.direct = l.bSum && l.m <= t.MR && l.bv.linear() && len(l.bv.outer) == 0 && len(g.B.Guards) == 0 && g.B.Elem == nil
+		l.direct = l.bSum && l.m <= t.MR && l.bv.matrix()
 		l.b = l.take(4 * (l.kc*t.NR() + 16))
 		tables = max(tables, l.bv.tableBytes())
 		temp = max(temp, packTemp(t))
@@ -200,11 +214,14 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 		row1 := f.Min(f.Add(row0, build.Int(int64(g.Rows))), build.Int(int64(l.m)))
 
 		block := func(ms, mc V) {
+			// Rows in equal panels: a tile of 13 rows is as fast as one of 14.
+			count := f.CeilDiv(mc, int64(mostRows(t, l.aSum)))
+			q, extra := f.UDiv(mc, count), f.URem(mc, count)
 			f.Range(build.Int(0), build.Int(int64(l.k)), build.Int(int64(l.kc)), func(k0 V) {
 				kc := f.Min(build.Int(int64(l.kc)), f.Sub(build.Int(int64(l.k)), k0))
 				finished := f.Eq(f.Add(k0, kc), build.Int(int64(l.k)))
 				if l.aSum {
-					as.packTransposed(k0, kc, ms, mc, temp, aBlock)
+					as.packPanels(k0, kc, ms, mc, build.Int(int64(l.m)), count, q, extra, temp, aBlock)
 				} else {
 					as.load(ms, mc, k0, kc, aBlock, aStride(t))
 				}
@@ -230,12 +247,8 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 					default:
 						bs.packPanel(l.bSum, k0, kc, n0, rem, temp, bPanel)
 					}
-					// Rows in equal panels: a tile of 13 rows is as fast as one of 14.
-					count := f.CeilDiv(mc, int64(t.MR))
-					q, extra := f.UDiv(mc, count), f.URem(mc, count)
 					f.Range(build.Int(0), count, build.Int(1), func(p V) {
-						r0 := f.Add(f.Mul(p, q), f.Min(p, extra))
-						rows := f.Add(q, f.ZExt(f.Lt(p, extra), build.I64))
+						r0, rows := panelRows(f, p, q, extra)
 						c := tile
 						if l.blocks > 1 {
 							c = f.At(tile, f.Add(f.Mul(r0, build.Int(int64(l.ldc))), f.Mul(f.Sub(j, first), build.Int(nr))))
@@ -244,7 +257,15 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 						if g.Packed {
 							ahead = f.At(next, f.UDiv(f.Mul(p, size), count))
 						}
-						callMicro(f, rows, f.At(aBlock, f.Mul(r0, build.Int(int64(aStride(t))))), b, c, kc, ldb, build.Int(int64(l.ldc)), k0, ahead)
+						a := f.Mul(r0, build.Int(int64(aStride(t))))
+						if l.aSum {
+							a = panelAt(f, p, r0, kc)
+						}
+						step := V(build.Int(16))
+						if l.aSum && l.av.matrix() && !g.Packed && l.bv.matrix() {
+							ahead, step = l.ahead(f, as, bs, f.Add(f.Mul(f.Sub(j, first), count), p), k0, kc, ms, mc, f.Mul(first, build.Int(nr)), f.Mul(f.Sub(last, first), build.Int(nr)))
+						}
+						callMicro(f, rows, l.aSum, f.At(aBlock, a), b, c, kc, ldb, build.Int(int64(l.ldc)), k0, ahead, step)
 						done := func() { g.finish(f, l, args, batch, f.Add(ms, r0), rows, n0, rem, c) }
 						if l.blocks == 1 {
 							done()
@@ -269,6 +290,23 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 	})
 	f.Return()
 	return nil
+}
+
+// ahead is what the micro-kernels' call number i of a block should fetch from two matrices whose
+// rows are k: 32 columns of a quarter of the next block's rows.
+func (l *gemmLayout) ahead(f *build.Func, as, bs *source, i, k0, kc, m0, mc, n0, n V) (next, step V) {
+	sa, sb := f.CeilDiv(mc, 32), f.CeilDiv(n, 32)
+	strips := f.Add(sa, sb)
+	quarter := f.UDiv(i, strips)
+	strip := f.Sub(i, f.Mul(quarter, strips))
+	k := f.Add(f.Add(k0, kc), f.UDiv(f.Mul(quarter, kc), build.Int(4)))
+	at := func(s *source, strip, col V) V {
+		return f.At(s.base, f.Add(f.Mul(k, build.Int(int64(stepOf(s.v.rows)))), f.Add(col, f.Mul(strip, build.Int(32)))))
+	}
+	left := f.Lt(strip, sa)
+	next = f.Select(left, at(as, strip, m0), at(bs, f.Sub(strip, sa), n0))
+	step = f.Select(left, build.Int(int64(stepOf(l.av.rows))), build.Int(int64(stepOf(l.bv.rows))))
+	return next, step
 }
 
 // stepOf is the distance of two rows of a linear view.

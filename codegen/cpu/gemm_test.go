@@ -446,13 +446,36 @@ func TestProductsReadInPlace(t *testing.T) {
 			add(p, fmt.Sprint("filter gradient ", c))
 		}
 		add(simple(64, 32, 80, false, false), "few columns")
-		add(simple(40, 48, 1300, true, false), "long sum")
-		add(simple(3, 16, 2052, true, false), "long sum of few rows")
-		p := &problem{ldc: 32, a: make([]float32, 2*1024*24), b: make([]float32, 2*1024*32)}
-		p.Gemm = Gemm{Batch: []int{2}, M: []int{24}, N: []int{32}, K: []int{1024},
-			A: Operand{Slot: slotA, At: Affine{Batch: []int{1024 * 24}, Outer: []int{1}, Sum: []int{24}}},
-			B: Operand{Slot: slotB, At: Affine{Batch: []int{1024 * 32}, Outer: []int{1}, Sum: []int{32}}}}
-		add(p, "parts of a long sum")
+		r.checkAll(t, ps, names)
+	})
+}
+
+// Weight gradients pack both operands by columns, in the chunks that TileFor gives them.
+func TestProductsByColumns(t *testing.T) {
+	eachTarget(t, func(t *testing.T, r *rig) {
+		var ps []*problem
+		var names []string
+		add := func(p *problem, what string) {
+			if !p.byColumns() {
+				t.Errorf("%s is not packed by columns", what)
+			}
+			p.Rows, p.Cols = columnsTile(max(1, product(p.Batch)), product(p.M), product(p.N), product(p.K))
+			ps, names = append(ps, p), append(names, what)
+		}
+		for _, s := range [][3]int{{40, 48, 1300}, {3, 16, 2052}, {130, 300, 70}, {15, 33, 513}, {112, 64, 5}, {13, 32, 1030}} {
+			add(simple(s[0], s[1], s[2], true, false), fmt.Sprint(s))
+		}
+		p := &problem{ldc: 32, a: make([]float32, 2*300*27), b: make([]float32, 2*300*32)}
+		p.Gemm = Gemm{Batch: []int{2}, M: []int{27}, N: []int{32}, K: []int{300},
+			A: Operand{Slot: slotA, At: Affine{Batch: []int{300 * 27}, Outer: []int{1}, Sum: []int{27}}},
+			B: Operand{Slot: slotB, At: Affine{Batch: []int{300 * 32}, Outer: []int{1}, Sum: []int{32}}}}
+		add(p, "batches")
+		// Columns in two runs are no matrix.
+		p = &problem{ldc: 40, a: make([]float32, 300*100), b: make([]float32, 300*100)}
+		p.Gemm = Gemm{M: []int{2, 17}, N: []int{2, 20}, K: []int{300},
+			A: Operand{Slot: slotA, At: Affine{Outer: []int{50, 1}, Sum: []int{100}}},
+			B: Operand{Slot: slotB, At: Affine{Outer: []int{50, 1}, Sum: []int{100}}}}
+		add(p, "heads")
 		r.checkAll(t, ps, names)
 	})
 }

@@ -14,37 +14,66 @@ func aStride(t *build.Target) int { return t.KC + 16 }
 // unroll is how many summed elements one turn of the micro-kernels' loop takes.
 const unroll = 4
 
-func microName(rows int) string { return fmt.Sprintf("gemm_micro%d", rows) }
+// microName names the micro-kernel for rows, of which a packed left block's lie apart or, after
+// packPanels, one element apart.
+func microName(rows int, panels bool) string {
+	if panels {
+		return fmt.Sprintf("gemm_panel%d", rows)
+	}
+	return fmt.Sprintf("gemm_micro%d", rows)
+}
+
+// mostRows is how many rows the micro-kernels' tiles have at most. Of 14 adjacent rows LLVM would
+// load two at once, and have no register left for one of the 28 sums.
+func mostRows(t *build.Target, panels bool) int {
+	if panels {
+		return min(t.MR, 13)
+	}
+	return t.MR
+}
+
+// panelWidth is how many elements packPanels copies of each row of a panel: whole vectors.
+func panelWidth(t *build.Target) int { return roundUp(t.MR, t.Lanes) }
 
 // EmitMicroKernels defines the code that all matrix products of a target share. One
 // module of a shared object must hold them; those of EmitGemm only declare them.
 //
-// gemm_microR(a, b, c, kc, ldb, ldc, add, next) computes R rows by NR columns of c (+)= a*b:
-// a is a packed left block with rows aStride apart, b has kc rows of NR elements ldb apart, and
-// next is where the product will read b after that. If add is 0, c is written without being
-// read. Sums run over k in order.
+// gemm_microR(a, b, c, kc, ldb, ldc, add, next, step) computes R rows by NR columns of c (+)= a*b:
+// a is a packed left block with rows aStride apart, and b has kc rows of NR elements ldb apart.
+// If add is 0, c is written without being read. Sums run over k in order. Meanwhile it fetches
+// what the product will read later: a line at next for each turn of the loop, the lines step
+// elements apart. gemm_panelR is the same for an a that holds R elements for each k, and fetches
+// two adjacent lines.
 func EmitMicroKernels(m *build.Module) {
 	emitTranspose(m)
-	for r := 1; r <= m.Target.MR; r++ {
-		emitMicroKernel(m, r)
+	for _, panels := range []bool{false, true} {
+		for r := 1; r <= mostRows(m.Target, panels); r++ {
+			emitMicroKernel(m, r, panels)
+		}
 	}
 }
 
-func emitMicroKernel(m *build.Module, rows int) {
+func emitMicroKernel(m *build.Module, rows int, panels bool) {
 	t := m.Target
-	vt, stride := m.Vec(), aStride(t)
+	vt := m.Vec()
+	rowStep, kStep := aStride(t), 1
+	if panels {
+		rowStep, kStep = 1, rows
+	}
 	f32p := build.PtrTo(build.F32)
 	a, b, c := build.NoAlias("a", f32p), build.NoAlias("b", f32p), build.NoAlias("c", f32p)
 	kc, ldb, ldc, add := build.Param("kc", build.I64), build.Param("ldb", build.I64), build.Param("ldc", build.I64), build.Param("add", build.I64)
-	next := build.Param("next", f32p)
-	f := m.Func(microName(rows), build.Hidden, a, b, c, kc, ldb, ldc, add, next)
+	next, ahead := build.Param("next", f32p), build.Param("step", build.I64)
+	f := m.Func(microName(rows, panels), build.Hidden, a, b, c, kc, ldb, ldc, add, next, ahead)
 	step := func(k V, n int, acc []V) []V {
 		acc = append([]V(nil), acc...)
-		ak, bk := f.At(a, k), f.At(b, f.Mul(k, ldb))
+		ak, bk := f.At(a, f.Mul(k, build.Int(int64(kStep)))), f.At(b, f.Mul(k, ldb))
 		if n > 1 {
-			// One line of what comes after this panel for each turn: the panels of one block of
-			// rows together fetch all of it.
-			f.Prefetch(f.At(next, f.Mul(k, build.Int(16/unroll))), false, 2)
+			f.Prefetch(acc[rows*t.NV], false, 2)
+			if panels {
+				f.Prefetch(f.Offset(acc[rows*t.NV], 16), false, 2)
+			}
+			acc[rows*t.NV] = f.At(acc[rows*t.NV], ahead)
 		}
 		for u := 0; u < n; u++ {
 			bv := make([]V, t.NV)
@@ -52,7 +81,7 @@ func emitMicroKernel(m *build.Module, rows int) {
 				bv[v] = f.Load(vt, f.Offset(bk, v*t.Lanes))
 			}
 			for r := 0; r < rows; r++ {
-				av := f.Splat(t.Lanes, f.Load(build.F32, f.Offset(ak, r*stride+u)))
+				av := f.Splat(t.Lanes, f.Load(build.F32, f.Offset(ak, r*rowStep+u*kStep)))
 				for v := range bv {
 					acc[r*t.NV+v] = f.FMA(av, bv[v], acc[r*t.NV+v])
 				}
@@ -61,10 +90,11 @@ func emitMicroKernel(m *build.Module, rows int) {
 		}
 		return acc
 	}
-	acc := make([]V, rows*t.NV)
-	for i := range acc {
+	acc := make([]V, rows*t.NV+1)
+	for i := range acc[:rows*t.NV] {
 		acc[i] = build.Zero(vt)
 	}
+	acc[rows*t.NV] = next
 	most := f.And(kc, build.Int(-unroll))
 	acc = f.For(build.Int(0), most, build.Int(unroll), acc, func(k V, acc []V) []V { return step(k, unroll, acc) })
 	acc = f.For(most, kc, build.Int(1), acc, func(k V, acc []V) []V { return step(k, 1, acc) })
@@ -110,13 +140,13 @@ func callTranspose(f *build.Func, from V, fromRow int, to V, toRow int) {
 }
 
 // callMicro calls the micro-kernel for rows, an i64 from 1 to MR.
-func callMicro(f *build.Func, rows V, args ...V) {
+func callMicro(f *build.Func, rows V, panels bool, args ...V) {
 	i64, f32p := build.I64, build.PtrTo(build.F32)
-	cases := make([]int64, f.Module.Target.MR)
+	cases := make([]int64, mostRows(f.Module.Target, panels))
 	for i := range cases {
 		cases[i] = int64(i + 1)
 	}
 	f.Switch(rows, cases, func(j int) {
-		f.Call(f.Module.Extern(microName(j+1), f32p, f32p, f32p, i64, i64, i64, i64, f32p), args...)
+		f.Call(f.Module.Extern(microName(j+1, panels), f32p, f32p, f32p, i64, i64, i64, i64, f32p, i64), args...)
 	})
 }

@@ -160,6 +160,11 @@ func oriented(op *Operand, outerExt, sumExt []int) (v *view, rowsAreSum bool) {
 // linear reports whether the rows are one dimension.
 func (v *view) linear() bool { return len(v.rows) <= 1 }
 
+// matrix reports whether the rows are those of a float32 matrix.
+func (v *view) matrix() bool {
+	return v.linear() && len(v.outer) == 0 && len(v.op.Guards) == 0 && v.op.Elem == nil
+}
+
 // source is a view bound to a place in a kernel: the address of its batch, and what the batch
 // adds to each guard.
 type source struct {

@@ -64,7 +64,7 @@ func EmitPackB(m *build.Module, p *PackB) error {
 	n, k := product(p.N), product(p.K)
 	nr := int64(t.NR())
 	panels := ceilDiv(n, t.NR())
-	kcMax := kBlock(t, k)
+	kcMax := kBlock(k, t.KC)
 	units := build.Int(int64(product(p.Batch) * panels))
 	f, args, c0, c1, scratch := m.Kernel(p.Name)
 	temp := f.Cast(f.Offset(scratch, l.temp), build.F32)
@@ -97,7 +97,14 @@ func (s *source) packPanel(sum bool, k0, kc, n0, rem, temp, panel V) {
 	if sum {
 		s.exact = len(s.v.outer) > 0 && s.v.runLen%t.Lanes != 0
 		f.If(f.Le(nr, rem),
-			func() []V { s.load(k0, kc, n0, nr, panel, t.NR()); return nil },
+			func() []V {
+				if s.v.matrix() {
+					s.copyColumns(k0, kc, n0, panel)
+				} else {
+					s.load(k0, kc, n0, nr, panel, t.NR())
+				}
+				return nil
+			},
 			func() []V {
 				zeroFill(f, panel, f.Mul(kc, nr))
 				s.load(k0, kc, n0, rem, panel, t.NR())
@@ -136,19 +143,99 @@ func (s *source) packPanel(sum bool, k0, kc, n0, rem, temp, panel V) {
 	})
 }
 
-// packTransposed writes the left block of rows [m0, m0+mc) and columns [k0, k0+kc) to dst, from
-// a view whose rows are k. It may write up to Lanes-1 rows and columns more.
-func (s *source) packTransposed(k0, kc, m0, mc, temp, dst V) {
+// copyColumns is packPanel for NR columns of a matrix whose rows are k.
+func (s *source) copyColumns(k0, kc, n0, panel V) {
 	f := s.f
 	t := f.Module.Target
+	pitch := stepOf(s.v.rows)
+	from := f.At(f.At(s.base, f.Mul(k0, build.Int(int64(pitch)))), n0)
+	some := func(n int) func(k V, c []V) []V {
+		return func(_ V, c []V) []V {
+			for u := 0; u < n; u++ {
+				for v := 0; v < t.NV; v++ {
+					f.Store(f.Load(f.Module.Vec(), f.Offset(c[0], u*pitch+v*t.Lanes)), f.Offset(c[1], u*t.NR()+v*t.Lanes))
+				}
+			}
+			return []V{f.Offset(c[0], n*pitch), f.Offset(c[1], n*t.NR())}
+		}
+	}
+	most := f.And(kc, build.Int(-panelTurn))
+	c := f.For(build.Int(0), most, build.Int(panelTurn), []V{from, panel}, some(panelTurn))
+	f.For(most, kc, build.Int(1), c, some(1))
+}
+
+// panelTurn is how many rows of k are copied at once: so few that they do not throw each other
+// out of the cache, whatever their distance.
+const panelTurn = 8
+
+// packPanels writes the left block of rows [m0, m0+mc) and columns [k0, k0+kc) to dst, from a
+// view whose rows are k: each of count panels, of q or q+1 rows, holds its rows' elements for the
+// first k, then for the second. A panel of q+1 is among the first extra. Panel p starts at
+// element panelAt.
+func (s *source) packPanels(k0, kc, m0, mc, m, count, q, extra, temp, dst V) {
+	f := s.f
+	t := f.Module.Target
+	width := panelWidth(t)
+	vt := f.Module.Vec()
+	// Each copy of a row ends in the place of the next k or in the gap after the panel.
+	copyRows := func(n int, p, k, from V, pitch int, masks []V) {
+		r0, rows := panelRows(f, p, q, extra)
+		to := f.At(f.At(dst, panelAt(f, p, r0, kc)), f.Mul(k, rows))
+		from = f.At(from, r0)
+		for u := 0; u < n; u++ {
+			for i := 0; i < width; i += t.Lanes {
+				var mask V
+				if masks != nil {
+					mask = masks[i/t.Lanes]
+				}
+				f.Store(f.MaskLoad(vt, f.Offset(from, u*pitch+i), mask), f.Offset(to, i))
+			}
+			to = f.At(to, rows)
+		}
+	}
+	if s.v.matrix() {
+		pitch := stepOf(s.v.rows)
+		base := f.At(s.base, m0)
+		turn := func(n int) func(k V) {
+			return func(k V) {
+				from := f.At(base, f.Mul(f.Add(k0, k), build.Int(int64(pitch))))
+				// Only the last panel can reach beyond the matrix.
+				last := f.Sub(count, build.Int(1))
+				f.Range(build.Int(0), last, build.Int(1), func(p V) { copyRows(n, p, k, from, pitch, nil) })
+				r0, _ := panelRows(f, last, q, extra)
+				left := f.Sub(m, f.Add(m0, r0))
+				var masks []V
+				for i := 0; i < width; i += t.Lanes {
+					masks = append(masks, f.LaneMask(t.Lanes, f.Sub(left, build.Int(int64(i)))))
+				}
+				copyRows(n, last, k, from, pitch, masks)
+			}
+		}
+		most := f.And(kc, build.Int(-panelTurn))
+		f.Range(build.Int(0), most, build.Int(panelTurn), turn(panelTurn))
+		f.Range(most, kc, build.Int(1), turn(1))
+		return
+	}
 	stride := tempStride(t, t.MC)
-	lanes := build.Int(int64(t.Lanes))
-	f.Range(build.Int(0), kc, lanes, func(k V) {
-		s.load(f.Add(k0, k), f.Min(lanes, f.Sub(kc, k)), m0, mc, temp, stride)
-		f.Range(build.Int(0), mc, lanes, func(i V) {
-			callTranspose(f, f.At(temp, i), stride, f.At(dst, f.Add(f.Mul(i, build.Int(int64(aStride(t)))), k)), aStride(t))
+	f.Range(build.Int(0), kc, build.Int(panelTurn), func(k V) {
+		n := f.Min(build.Int(panelTurn), f.Sub(kc, k))
+		s.load(f.Add(k0, k), n, m0, mc, temp, stride)
+		f.Range(build.Int(0), count, build.Int(1), func(p V) {
+			f.Range(build.Int(0), n, build.Int(1), func(u V) {
+				copyRows(1, p, f.Add(k, u), f.At(temp, f.Mul(u, build.Int(int64(stride)))), 0, nil)
+			})
 		})
 	})
+}
+
+// panelRows is the first row of panel p in a block, and how many rows it has.
+func panelRows(f *build.Func, p, q, extra V) (first, rows V) {
+	return f.Add(f.Mul(p, q), f.Min(p, extra)), f.Add(q, f.ZExt(f.Lt(p, extra), build.I64))
+}
+
+// panelAt is where packPanels begins panel p, whose first row is r0.
+func panelAt(f *build.Func, p, r0, kc V) V {
+	return f.Add(f.Mul(r0, kc), f.Mul(p, build.Int(int64(panelWidth(f.Module.Target)))))
 }
 
 // zeroFill writes n zeros, n rounded up to whole vectors.
