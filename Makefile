@@ -1,5 +1,6 @@
 # make demo   everything from a fresh machine: tools, compile, train, sample, report
 # make test   everything tested
+# make check-long   the same, and the compiled kernels on an emulated arm64
 # make bench-peers   timed beside PyTorch, OpenBLAS and oneDNN (Debian's python3-torch); PEERS='-rounds 1' for a quick look
 .PHONY: demo test bench-peers tools generate check-long clean
 export CGO_ENABLED = 0
@@ -29,8 +30,12 @@ bench-peers: tools
 	go build -o bin/kbench ./cmd/kbench
 	go run ./tests/peers $(PEERS)
 
+# The packages that run machine code; check-long runs their tests on an emulated arm64 as well.
+ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled ./tests/parity
+
 check-long: test
-	GOUACHE_LONG=1 go test -timeout 120m -count=1 ./tests/...
+	@scripts/tools.sh qemu-aarch64-static
+	GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m -count=1 $(ARM64)
 
 clean:
 	rm -rf bin out gen/*/

@@ -1,7 +1,24 @@
 #!/bin/sh
 # Installs what the build needs and the machine lacks: LLVM 19's llc and lld.
-# Debian and its kin: by apt-get. Elsewhere: says what to install.
+# Debian and its kin: by apt-get. Elsewhere: says what to install. With the argument
+# qemu-aarch64-static it does the same for that emulator.
 set -eu
+apt() {
+  sudo=""
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { echo "tools: $1: not found; run as root: apt-get install $*" >&2; exit 1; }
+    sudo=sudo
+  fi
+  echo "tools: installing $*"
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+if [ "${1:-}" = qemu-aarch64-static ]; then
+  command -v "$1" >/dev/null && exit 0
+  command -v apt-get >/dev/null || { echo "tools: $1: not found; install QEMU's user emulators with your system's packages" >&2; exit 1; }
+  apt qemu-user-static || { echo "tools: apt-get could not install qemu-user-static, see the messages above" >&2; exit 1; }
+  exit 0
+fi
 command -v go >/dev/null || { echo "tools: go: not found; install Go 1.26 or newer (https://go.dev/dl) and put it on PATH" >&2; exit 1; }
 if [ -n "${GOUACHE_LLVM:-}" ]; then exit 0; fi
 have() { for v in 19 20 21 22 23 24; do command -v "$1-$v" >/dev/null && return 0; done; return 1; }
@@ -10,12 +27,5 @@ if ! command -v apt-get >/dev/null; then
   echo "tools: LLVM 19 (llc and ld.lld): not found; install them with your system's packages, or set GOUACHE_LLVM to the folder that has them" >&2
   exit 1
 fi
-sudo=""
-if [ "$(id -u)" != 0 ]; then
-  command -v sudo >/dev/null || { echo "tools: LLVM 19: not found; run as root: apt-get install llvm-19 lld-19" >&2; exit 1; }
-  sudo=sudo
-fi
-echo "tools: installing llvm-19 and lld-19"
-$sudo apt-get update -qq
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends llvm-19 lld-19 >/dev/null || {
+apt llvm-19 lld-19 || {
   echo "tools: apt-get could not install llvm-19 and lld-19; on Debian 12 they are in main, see the messages above" >&2; exit 1; }
