@@ -73,51 +73,57 @@ func (s *similar) deal(first uint64) ([]uint32, error) {
 		}
 		slices.Sort(bags[i])
 	}
-	type match struct {
-		shared float64
-		tie    uint64
-		at     uint32
-	}
 	var order []uint32
 	left := make([]uint32, s.size)
 	for i := range left {
 		left[i] = uint32(i)
 	}
-	matches := make([]match, 0, s.size)
 	for len(left) > 0 {
 		anchor := left[0]
-		matches = matches[:0]
+		taken := []match{{1, 0, anchor}}
 		for _, i := range left[1:] {
-			if texts[i] != texts[anchor] {
-				// Ties fall at random: many captions are equally far.
-				matches = append(matches, match{jaccard(bags[anchor], bags[i]), dice.Hash(first, uint64(anchor), uint64(i)), i})
+			m, last := match{shared: jaccard(bags[anchor], bags[i]), at: i}, taken[len(taken)-1]
+			if len(taken) == group && m.shared < last.shared {
+				continue
 			}
-		}
-		slices.SortFunc(matches, func(a, b match) int {
-			switch {
-			case a.shared != b.shared:
-				if a.shared > b.shared {
-					return -1
-				}
-				return 1
-			case a.tie < b.tie:
-				return -1
+			m.tie = dice.Hash(first, uint64(anchor), uint64(i))
+			if len(taken) == group && !m.before(last) {
+				continue
 			}
-			return 1
-		})
-		taken := []uint32{anchor}
-		for _, m := range matches {
+			if slices.ContainsFunc(taken, func(t match) bool { return texts[t.at] == texts[i] }) {
+				continue
+			}
 			if len(taken) == group {
-				break
+				taken = taken[:group-1]
 			}
-			if !slices.ContainsFunc(taken, func(i uint32) bool { return texts[i] == texts[m.at] }) {
-				taken = append(taken, m.at)
+			at := 1
+			for at < len(taken) && taken[at].before(m) {
+				at++
 			}
+			taken = slices.Insert(taken, at, m)
 		}
-		order = append(order, taken...)
-		left = slices.DeleteFunc(left, func(i uint32) bool { return slices.Contains(taken, i) })
+		for _, t := range taken {
+			order = append(order, t.at)
+		}
+		left = slices.DeleteFunc(left, func(i uint32) bool {
+			return slices.ContainsFunc(taken, func(t match) bool { return t.at == i })
+		})
 	}
 	return order, nil
+}
+
+// match is a sample beside a group's first.
+type match struct {
+	shared float64
+	tie    uint64 // many captions are equally far: chance decides
+	at     uint32
+}
+
+func (m match) before(o match) bool {
+	if m.shared != o.shared {
+		return m.shared > o.shared
+	}
+	return m.tie < o.tie
 }
 
 // jaccard is the share of words that two sorted bags have in common.
