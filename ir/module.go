@@ -10,6 +10,8 @@ type Module struct {
 	Name    string
 	Globals []*Global
 	Funcs   []*Func
+	// Precision is what the precision pass will do.
+	Precision Precision
 
 	globals map[string]*Global
 }
@@ -48,6 +50,8 @@ type Global struct {
 	Decay bool    // weight decay applies (matrices only)
 	Data  []byte  // contents of a Const, little-endian
 	Pos   Pos
+	// Keep stores the parameter as declared, whatever Module.Precision says.
+	Keep bool
 }
 
 // Global finds a stored tensor by name, or nil.

@@ -8,7 +8,7 @@ import (
 	"github.com/gouache-ml/gouache/ir/kern"
 )
 
-func init() { ir.Register(CastRandomlyOp{}, GradScaleOp{}, GradFilterOp{}, GradUnscaleOp{}) }
+func init() { ir.Register(CastRandomlyOp{}, GradScaleOp{}, GradFilterOp{}, GradUnscaleOp{}, KeepOp{}) }
 
 // CastRandomlyOp converts to To, a 16-bit floating-point type, by stochastic
 // rounding: to one of the two numbers next to x, so that the expected result
@@ -210,3 +210,54 @@ const largestFloat32 = 0x1.fffffep127
 
 // Finite is true where x is neither infinite nor NaN, which compares false.
 func Finite(x *ir.Value) *ir.Value { return Le(Abs(x), Full(x.Func, x.Type, largestFloat32)) }
+
+// Mover is implemented by ops that move elements of argument 0 about without
+// computing anything.
+type Mover interface {
+	Op
+	Moves() bool
+}
+
+// Narrower is implemented by ops other than contractions that the precision
+// pass makes read and write 16 bits: they take floating-point arguments of one
+// type, whichever it is.
+type Narrower interface {
+	Op
+	Narrows() bool
+}
+
+// Narrows is true.
+func (AttentionOp) Narrows() bool { return true }
+
+// KeepOp is x. A product or attention that reads it stays in the element types
+// it has, whatever precision the module is compiled with.
+type KeepOp struct{ view }
+
+// Name is keep.
+func (KeepOp) Name() string { return "keep" }
+
+// ExpandedBy is autodiff.
+func (KeepOp) ExpandedBy() string { return "autodiff" }
+
+// Passes is true.
+func (KeepOp) Passes() bool { return true }
+
+// Infer takes anything.
+func (KeepOp) Infer(args []ir.Type) ([]ir.Type, error) { return args, arity(args, 1) }
+
+// Ref copies.
+func (KeepOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
+	return []*ir.Tensor{{Type: outs[0], Data: append([]float64(nil), args[0].Data...)}}
+}
+
+// VJP is dy.
+func (KeepOp) VJP(_ *ir.Instr, g []*ir.Value) []*ir.Value { return grads(g[0]) }
+
+// Samples covers the type rule.
+func (op KeepOp) Samples() []Sample {
+	return []Sample{{Op: op, Args: []ir.Type{ir.T(ir.F32, 3, 7)}, NoGrad: true}}
+}
+
+// Keep is x, and keeps the product or attention that reads it from being
+// stored in 16 bits.
+func Keep(x *ir.Value) *ir.Value { return apply(KeepOp{}, x) }

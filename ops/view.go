@@ -17,6 +17,9 @@ type view struct{}
 func (view) Cost(_, _ []ir.Type) ir.Cost { return ir.Cost{} }
 func (view) Cheap() bool                 { return true }
 
+// Moves is true: see Mover.
+func (view) Moves() bool { return true }
+
 // ReshapeOp gives the elements, in row-major order, another shape.
 type ReshapeOp struct {
 	view

@@ -24,10 +24,11 @@ import (
 )
 
 type flags struct {
-	System string   `help:"System to compile." required:"" placeholder:"NAME"`
-	Output string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
-	Target []string `help:"Processors to compile for (default: all)." placeholder:"NAME"`
-	Quiet  bool     `short:"q" help:"Print errors only."`
+	System    string   `help:"System to compile." required:"" placeholder:"NAME"`
+	Output    string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
+	Target    []string `help:"Processors to compile for (default: all)." placeholder:"NAME"`
+	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
+	Quiet     bool     `short:"q" help:"Print errors only."`
 }
 
 // Main is the whole program: it parses os.Args and exits.
@@ -97,6 +98,9 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	start := time.Now()
 	modules, err := s.Build()
 	if err != nil {
+		return err
+	}
+	if err := system.SetPrecision(modules, f.Precision); err != nil {
 		return err
 	}
 	plan, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: cpu.Backend{}})

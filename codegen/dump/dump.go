@@ -16,6 +16,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/codegen/driver"
+	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/text"
 	"github.com/gouache-ml/gouache/models/system"
@@ -36,6 +37,8 @@ type flags struct {
 	As     string `help:"Form of -kernel: kern, llvm or asm." default:"kern" placeholder:"FORM"`
 	Target string `help:"Processor of -as llvm and asm." default:"x86-64-v3" placeholder:"NAME"`
 	Output string `name:"output" short:"o" help:"Folder to write to." placeholder:"DIR"`
+
+	Precision string `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
 }
 
 // Main is the whole program: it parses os.Args and exits.
@@ -66,6 +69,15 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	in, err := f.open()
 	if err != nil {
 		return err
+	}
+	if build := in.build; f.Precision != "" {
+		in.build = func() ([]*ir.Module, error) {
+			ms, err := build()
+			if err == nil {
+				err = system.SetPrecision(ms, f.Precision)
+			}
+			return ms, err
+		}
 	}
 	if f.Func != "" {
 		if in.only, err = regexp.Compile(f.Func); err != nil {

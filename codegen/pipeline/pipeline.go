@@ -22,7 +22,9 @@ type Pass struct {
 
 // Passes are the graph passes, in order.
 var Passes = []Pass{
+	{"precision", "give values the storage types of the module's precision", graph.Precision},
 	{"autodiff", "expand gradients by the ops' vector-Jacobian products", graph.Autodiff},
+	{"reread", "read what is stored in 16 bits anyway from there", graph.Reread},
 	{"join", "make sums of padded parts, the gradient of slices, concatenations", graph.Join},
 	{"split", "cut long reductions into partial ones", graph.Split},
 	{"cse", "make equal instructions one", graph.CSE},
@@ -31,7 +33,10 @@ var Passes = []Pass{
 
 // order lists what must come before what, and why.
 var order = []struct{ Before, After, Why string }{
+	{"precision", "autodiff", "gradients have the types of what they belong to, and are scaled by ops whose gradients do so"},
 	{"autodiff", "split", "the gradient of a split sum would be built from its parts"},
+	{"autodiff", "reread", "it is the backward pass that stores values so"},
+	{"reread", "cse", "it widens a value as often as there are blocks"},
 	{"autodiff", "join", "the sums are those of gradients"},
 	{"join", "dce", "the paddings are left without a reader"},
 	{"autodiff", "cse", "gradients repeat forward computations"},

@@ -73,3 +73,19 @@ func Names() []string {
 	sort.Strings(names)
 	return names
 }
+
+// SetPrecision makes modules be compiled with a preset or a change of one, as
+// ir.ParsePrecision reads it; "" leaves them their own.
+func SetPrecision(modules []*ir.Module, name string) error {
+	if name == "" {
+		return nil
+	}
+	p, err := ir.ParsePrecision(name)
+	if err != nil {
+		return err
+	}
+	for _, m := range modules {
+		m.Precision = p
+	}
+	return nil
+}
