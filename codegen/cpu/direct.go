@@ -557,6 +557,7 @@ func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row,
 					start := f.Mul(f.Add(l0, i), line)
 					sizes := split(l.line, maxRows(t, ceilDiv(p.extent, t.Lanes)))
 					each(f, sizes, 1, l.line, func(r V, rows int) {
+						g.fetch(f, args, batch, f.Add(start, r), build.Int(int64(rows)), f.Mul(j, nr))
 						l.call(f, rows, p.extent, f.At(from, f.Mul(r, build.Int(int64(l.aRow)))), panel, c,
 							build.Int(int64(l.run)), build.Int(int64(segs)), build.Int(int64(skip)), build.Int(0), nr, build.Int(int64(l.ldc)), build.Int(0))
 						l.finish(f, args, batch, f.Add(start, r), rows, f.Mul(j, nr), p.extent, c)

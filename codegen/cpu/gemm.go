@@ -26,6 +26,9 @@ type Gemm struct {
 	Rows, Cols int
 	// Epilogue emits what happens to a finished row segment of a tile.
 	Epilogue func(f *build.Func, s *Segment)
+	// Fetch, if there is one, emits prefetches of what Epilogue will read and write for a segment
+	// without Acc and Mask. They are issued before the tile is multiplied.
+	Fetch func(f *build.Func, s *Segment)
 }
 
 // Segment is one row of a finished register tile.
@@ -265,6 +268,12 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 						if l.aSum && l.av.matrix() && !g.Packed && l.bv.matrix() {
 							ahead, step = l.ahead(f, as, bs, f.Add(f.Mul(f.Sub(j, first), count), p), k0, kc, ms, mc, f.Mul(first, build.Int(nr)), f.Mul(f.Sub(last, first), build.Int(nr)))
 						}
+						fetch := func() { g.fetch(f, args, batch, f.Add(ms, r0), rows, n0) }
+						if l.blocks == 1 {
+							fetch()
+						} else if g.Fetch != nil {
+							f.When(finished, fetch)
+						}
 						callMicro(f, rows, l.aSum, f.At(aBlock, a), b, c, kc, ldb, build.Int(int64(l.ldc)), k0, ahead, step)
 						done := func() { g.finish(f, l, args, batch, f.Add(ms, r0), rows, n0, rem, c) }
 						if l.blocks == 1 {
@@ -315,6 +324,15 @@ func stepOf(rows []dim) int {
 		return 0
 	}
 	return rows[0].coef
+}
+
+// fetch prefetches for the epilogue of a tile.
+func (g *Gemm) fetch(f *build.Func, args, batch, m0, rows, n0 V) {
+	if g.Fetch != nil {
+		f.Range(build.Int(0), rows, build.Int(1), func(r V) {
+			g.Fetch(f, &Segment{Args: args, Batch: batch, Row: f.Add(m0, r), Col: n0})
+		})
+	}
 }
 
 // finish runs the epilogue over a finished tile.
