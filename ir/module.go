@@ -155,9 +155,14 @@ func (m *Module) NewFunc(name string) *Func {
 	return f
 }
 
-// Errorf records a user error at the calling line of the model.
+// Errorf records a user error at the calling line of the model, with the lines
+// from where the model's own functions were called.
 func (f *Func) Errorf(format string, args ...any) {
-	f.Errs = append(f.Errs, fmt.Errorf("%s: %s", f.pos(), fmt.Sprintf(format, args...)))
+	from := ""
+	if f.at == nil {
+		from = callers()
+	}
+	f.Errs = append(f.Errs, fmt.Errorf("%s: %s%s", f.pos(), fmt.Sprintf(format, args...), from))
 }
 
 // Err returns the first collected error: what follows from it is left out.

@@ -3,6 +3,7 @@ package ir
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"runtime"
 	"sort"
 	"strings"
@@ -145,28 +146,79 @@ func formatAttr(v reflect.Value) string {
 // callerPos finds the line of the model: the first frame outside the packages
 // that build the graph.
 func callerPos() Pos {
-	var pcs [24]uintptr
-	n := runtime.Callers(3, pcs[:])
-	frames := runtime.CallersFrames(pcs[:n])
+	if frames := modelFrames(1); len(frames) > 0 {
+		return framePos(frames[0])
+	}
+	return Pos{}
+}
+
+// callers says which of the model's functions callerPos's line belongs to and
+// from where it was called, for errors: a layer that is used ten times is
+// wrong in one of them. It is empty where the model is one function.
+func callers() string {
+	frames := modelFrames(4)
+	if len(frames) < 2 {
+		return ""
+	}
+	var lines []string
+	for _, fr := range frames[1:] {
+		lines = append(lines, framePos(fr).String())
+	}
+	return fmt.Sprintf(" (in %s, called at %s)", frames[0].Function, strings.Join(lines, ", at "))
+}
+
+// modelFrames lists up to n frames of the model, innermost first: those between
+// the packages that build the graph and the one that asks for it. A function
+// that hands a literal to a builder, as to Func.Region, is listed by the line in
+// the literal alone.
+func modelFrames(n int) []runtime.Frame {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	var out []runtime.Frame
+	built := false // a builder called the last frame of out
 	for {
 		fr, more := frames.Next()
-		if !builderFrame(fr.Function) {
-			file := fr.File
-			if i := strings.LastIndexByte(file, '/'); i >= 0 {
-				file = file[i+1:]
+		switch {
+		case len(out) > 0 && outside(fr.Function):
+			return out
+		case builderFrame(fr.Function):
+			built = true
+		default:
+			name := literal.ReplaceAllString(fr.Function[strings.LastIndexByte(fr.Function, '/')+1:], "")
+			fr.Function = strings.TrimPrefix(name, "main.")
+			if !built || len(out) == 0 || out[len(out)-1].Function != fr.Function {
+				out = append(out, fr)
 			}
-			return Pos{file, fr.Line}
+			built = false
 		}
-		if !more {
-			return Pos{}
+		if !more || len(out) == n {
+			return out
 		}
 	}
 }
 
+// literal is the end of the names of function literals.
+var literal = regexp.MustCompile(`(\.func\d+|\.gowrap\d+|-range\d+|\.\d+)+$`)
+
+func framePos(fr runtime.Frame) Pos {
+	return Pos{fr.File[strings.LastIndexByte(fr.File, '/')+1:], fr.Line}
+}
+
+const mod = "github.com/gouache-ml/gouache/"
+
 func builderFrame(fn string) bool {
-	const mod = "github.com/gouache-ml/gouache/"
 	for _, p := range []string{"ir.", "ops.", "models/nn.", "codegen/"} {
 		if strings.HasPrefix(fn, mod+p) {
+			return true
+		}
+	}
+	return false
+}
+
+// outside tells the functions that call a model's outermost one.
+func outside(fn string) bool {
+	for _, p := range []string{mod + "codegen/", mod + "models/system.", "runtime.", "testing."} {
+		if strings.HasPrefix(fn, p) {
 			return true
 		}
 	}

@@ -74,6 +74,19 @@ var mistakes = []func(f *ir.Func){
 		f.Update(w.Global, ops.Neg(w))
 		f.Update(w.Global, w) // want "@w is updated twice in f"
 	},
+	func(f *ir.Func) {
+		x := f.Input("x", ir.T(ir.F32, 4, 3))
+		x = project(f, x, 3)
+		f.Region("second", true, func() { x = project(f, x, 5) })
+		f.Result("y", x)
+	},
+}
+
+// project is a layer of the user's own: the line at fault is here, and the error
+// says which use of it is meant.
+func project(f *ir.Func, x *ir.Value, n int) *ir.Value {
+	w := nn.In(f).Param(fmt.Sprint("w", n), nn.Normal(1), n, 3)
+	return ops.MatMul(x, w) // want "matmul: inner dimensions .*: %\d+ is f32\[4,3\], @w5 is f32\[5,3\] \(in project, called at wrong.go:80, at wrong.go:\d+\)$"
 }
 
 func main() {
