@@ -279,7 +279,7 @@ func (f *Func) pos() Pos {
 	if f.at != nil {
 		return *f.at
 	}
-	return callerPos()
+	return CallerPos()
 }
 
 // Append adds an instruction, inferring its result types. On a type error it

@@ -143,16 +143,16 @@ func formatAttr(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// callerPos finds the line of the model: the first frame outside the packages
-// that build the graph.
-func callerPos() Pos {
+// CallerPos is the line of the model that asks for something: the first frame
+// outside the packages that build the graph.
+func CallerPos() Pos {
 	if frames := modelFrames(1); len(frames) > 0 {
 		return framePos(frames[0])
 	}
 	return Pos{}
 }
 
-// callers says which of the model's functions callerPos's line belongs to and
+// callers says which of the model's functions CallerPos's line belongs to and
 // from where it was called, for errors: a layer that is used ten times is
 // wrong in one of them. It is empty where the model is one function.
 func callers() string {
@@ -181,7 +181,7 @@ func modelFrames(n int) []runtime.Frame {
 		switch {
 		case len(out) > 0 && outside(fr.Function):
 			return out
-		case builderFrame(fr.Function):
+		case builderFrame(fr):
 			built = true
 		default:
 			name := literal.ReplaceAllString(fr.Function[strings.LastIndexByte(fr.Function, '/')+1:], "")
@@ -206,13 +206,14 @@ func framePos(fr runtime.Frame) Pos {
 
 const mod = "github.com/gouache-ml/gouache/"
 
-func builderFrame(fn string) bool {
+func builderFrame(fr runtime.Frame) bool {
 	for _, p := range []string{"ir.", "ops.", "models/nn.", "codegen/"} {
-		if strings.HasPrefix(fn, mod+p) {
+		if strings.HasPrefix(fr.Function, mod+p) {
 			return true
 		}
 	}
-	return false
+	// What a function of nn that was inlined returns bears its caller's name.
+	return strings.Contains(fr.File, "/models/nn/") && !strings.HasSuffix(fr.File, "_test.go")
 }
 
 // outside tells the functions that call a model's outermost one.

@@ -2,7 +2,6 @@ package nn
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 
 	"github.com/gouache-ml/gouache/ir"
@@ -71,7 +70,7 @@ func (s Scope) global(want *ir.Global) *ir.Value {
 	m := s.Func.Module
 	g := m.Global(want.Name)
 	if g == nil {
-		want.Pos = callerPos()
+		want.Pos = ir.CallerPos()
 		if err := m.AddGlobal(want); err != nil {
 			s.Func.Errorf("%v", err)
 		}
@@ -81,21 +80,6 @@ func (s Scope) global(want *ir.Global) *ir.Value {
 		s.Func.Errorf("@%s is %s %s, declared at %s; here it is used as %s %s", g.Name, g.Role, g.Type, g.Pos, want.Role, want.Type)
 	}
 	return s.Func.Read(g)
-}
-
-// callerPos is the model's line: the first frame outside this package.
-func callerPos() ir.Pos {
-	var pcs [16]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
-	for {
-		fr, more := frames.Next()
-		if !strings.Contains(fr.Function, "gouache/models/nn.") {
-			return ir.Pos{File: fr.File[strings.LastIndexByte(fr.File, '/')+1:], Line: fr.Line}
-		}
-		if !more {
-			return ir.Pos{}
-		}
-	}
 }
 
 // Name is the scope's name without the final dot.
