@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/models/modeltest"
 )
 
@@ -17,23 +16,7 @@ var tiny = Config{
 func machine(t *testing.T) *modeltest.Machine {
 	t.Helper()
 	m, err := Build(tiny)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, err := modeltest.New(m, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return x
-}
-
-func call(t *testing.T, x *modeltest.Machine, name string, in map[string][]float64) map[string]*ir.Tensor {
-	t.Helper()
-	out, err := x.Call(name, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return modeltest.Start(t, m, err)
 }
 
 func batch() map[string][]float64 {
@@ -51,11 +34,11 @@ func batch() map[string][]float64 {
 func TestTextAfterTheEndHasNoInfluence(t *testing.T) {
 	x, in := machine(t), batch()
 	x.Scramble(2, 0.5)
-	before := call(t, x, "embed_text", in)["features"].Data
+	before := x.MustCall(t, "embed_text", in)["features"].Data
 	change := func(at int) []float64 {
 		text := append([]float64(nil), in["text"]...)
 		text[at] = math.Mod(text[at]+1, float64(tiny.TextVocab))
-		return call(t, x, "embed_text", map[string][]float64{"text": text, "end": in["end"]})["features"].Data
+		return x.MustCall(t, "embed_text", map[string][]float64{"text": text, "end": in["end"]})["features"].Data
 	}
 	for b := range tiny.Batch {
 		for p := range tiny.TextLen {
@@ -77,7 +60,7 @@ func TestFeaturesHaveUnitLength(t *testing.T) {
 	x, in := machine(t), batch()
 	x.Scramble(3, 0.5)
 	for _, f := range []string{"embed_image", "embed_text"} {
-		out := call(t, x, f, in)["features"].Data
+		out := x.MustCall(t, f, in)["features"].Data
 		for b := range tiny.Batch {
 			var sum float64
 			for _, v := range out[b*tiny.Embed:][:tiny.Embed] {
@@ -92,11 +75,11 @@ func TestFeaturesHaveUnitLength(t *testing.T) {
 
 func TestScaleStartsAtItsValueAndIsCapped(t *testing.T) {
 	x, in := machine(t), batch()
-	if got := call(t, x, "eval", in)["scale"].Data[0]; math.Abs(got-1/0.07) > 1e-9 {
+	if got := x.MustCall(t, "eval", in)["scale"].Data[0]; math.Abs(got-1/0.07) > 1e-9 {
 		t.Errorf("scale starts at %v, want 1/0.07", got)
 	}
 	x.Globals["temperature"].Data[0] = 10
-	out := call(t, x, "eval", in)
+	out := x.MustCall(t, "eval", in)
 	if got := out["scale"].Data[0]; got != 100 {
 		t.Errorf("scale %v, want the cap 100", got)
 	}

@@ -20,23 +20,7 @@ var tiny = Config{
 func machine(t *testing.T, c Config) *modeltest.Machine {
 	t.Helper()
 	m, err := Build(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, err := modeltest.New(m, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return x
-}
-
-func call(t *testing.T, x *modeltest.Machine, name string, in map[string][]float64) map[string]*ir.Tensor {
-	t.Helper()
-	out, err := x.Call(name, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return modeltest.Start(t, m, err)
 }
 
 // batch draws texts that end in pads, and images.
@@ -57,7 +41,7 @@ func batch(c Config, seed uint64) map[string][]float64 {
 
 func TestInitialLossIsThatOfUniformGuesses(t *testing.T) {
 	c := tiny
-	out := call(t, machine(t, c), "eval", batch(c, 1))
+	out := machine(t, c).MustCall(t, "eval", batch(c, 1))
 	text, image := math.Log(float64(c.TextClasses())), math.Log(float64(c.ImageVocab))
 	for name, want := range map[string]float64{"text_loss": text, "image_loss": image, "loss": text/8 + image*7/8} {
 		if got := out[name].Data[0]; math.Abs(got-want) > 1e-12 {
@@ -75,7 +59,7 @@ func TestTargetsDoNotInfluenceTheirOwnOrEarlierLogits(t *testing.T) {
 	x.Scramble(3, 0.5)
 	in := batch(c, 2)
 	rows := func() [][]float64 {
-		out := call(t, x, "logits", in)
+		out := x.MustCall(t, "logits", in)
 		var rows [][]float64
 		for i := range c.TextLen {
 			rows = append(rows, out["text_logits"].Data[i*c.TextClasses():][:c.TextClasses()])
@@ -119,7 +103,7 @@ func TestDecodeEqualsForward(t *testing.T) {
 	x := machine(t, c)
 	x.Scramble(4, 0.5)
 	in := batch(c, 3)
-	want := call(t, x, "logits", in)["image_logits"].Data
+	want := x.MustCall(t, "logits", in)["image_logits"].Data
 	check := func(how string, image int, got []float64) {
 		t.Helper()
 		for b := range c.Batch {
@@ -140,7 +124,7 @@ func TestDecodeEqualsForward(t *testing.T) {
 	}
 	images := func(how string) {
 		for i := range c.Image() - 1 {
-			out := call(t, x, "decode", map[string][]float64{"token": column("image", c.Image(), i), "pos": {float64(c.TextLen + 1 + i)}})
+			out := x.MustCall(t, "decode", map[string][]float64{"token": column("image", c.Image(), i), "pos": {float64(c.TextLen + 1 + i)}})
 			check(how, i+1, out["logits"].Data)
 		}
 	}
@@ -152,7 +136,7 @@ func TestDecodeEqualsForward(t *testing.T) {
 			}
 		}
 	}
-	out := call(t, x, "prefill", map[string][]float64{"text": in["text"]})
+	out := x.MustCall(t, "prefill", map[string][]float64{"text": in["text"]})
 	check("prefill", 0, out["logits"].Data)
 	images("after prefill")
 
@@ -161,7 +145,7 @@ func TestDecodeEqualsForward(t *testing.T) {
 		if pos > 0 {
 			token = column("text", c.TextLen, pos-1)
 		}
-		out = call(t, x, "decode", map[string][]float64{"token": token, "pos": {float64(pos)}})
+		out = x.MustCall(t, "decode", map[string][]float64{"token": token, "pos": {float64(pos)}})
 	}
 	check("text by decode", 0, out["logits"].Data)
 	images("after text by decode")
@@ -170,13 +154,13 @@ func TestDecodeEqualsForward(t *testing.T) {
 func TestAverageFollowsParameters(t *testing.T) {
 	x := machine(t, tiny)
 	x.Scramble(5, 0.5)
-	call(t, x, "average", map[string][]float64{"decay": {0}})
+	x.MustCall(t, "average", map[string][]float64{"decay": {0}})
 	first := x.Globals["norm.gain"].Data[0]
 	if got := x.Globals["norm.gain.avg"].Data[0]; got != first {
 		t.Fatalf("decay 0 gives %v, want a copy of %v", got, first)
 	}
 	x.Globals["norm.gain"].Data[0] = first + 1
-	call(t, x, "average", map[string][]float64{"decay": {0.75}})
+	x.MustCall(t, "average", map[string][]float64{"decay": {0.75}})
 	if got, want := x.Globals["norm.gain.avg"].Data[0], first+0.25; math.Abs(got-want) > 1e-12 {
 		t.Errorf("average %v, want %v", got, want)
 	}

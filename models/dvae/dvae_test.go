@@ -14,24 +14,9 @@ var tiny = Config{ImageSize: 8, Width: 8, Groups: 3, BlocksPerGroup: 1, Stem: 3,
 func machine(t *testing.T) *modeltest.Machine {
 	t.Helper()
 	m, err := Build(tiny)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, err := modeltest.New(m, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := modeltest.Start(t, m, err)
 	x.Scramble(2, 0.5)
 	return x
-}
-
-func call(t *testing.T, x *modeltest.Machine, name string, in map[string][]float64) map[string]*ir.Tensor {
-	t.Helper()
-	out, err := x.Call(name, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
 }
 
 func images() []float64 {
@@ -45,9 +30,9 @@ func images() []float64 {
 
 func TestDecodeUndoesEncodeAsEvalDoes(t *testing.T) {
 	x, in := machine(t), images()
-	eval := call(t, x, "eval", map[string][]float64{"images": in, "beta": {6.6}})
-	tokens := call(t, x, "encode", map[string][]float64{"images": in})["tokens"]
-	decoded := call(t, x, "decode", map[string][]float64{"tokens": tokens.Data})["images"]
+	eval := x.MustCall(t, "eval", map[string][]float64{"images": in, "beta": {6.6}})
+	tokens := x.MustCall(t, "encode", map[string][]float64{"images": in})["tokens"]
+	decoded := x.MustCall(t, "decode", map[string][]float64{"tokens": tokens.Data})["images"]
 	var mse float64
 	for i, v := range decoded.Data {
 		if v < 0 || v > 1 {
@@ -79,7 +64,7 @@ func TestLogScaleHasAFloor(t *testing.T) {
 	}
 	copy(x.Globals["dec.out.b"].Data, []float64{math.Log(0.1 / 0.9), math.Log(0.1 / 0.9), math.Log(0.1 / 0.9), -100, -100, -100})
 	black := make([]float64, len(images()))
-	out := call(t, x, "eval", map[string][]float64{"images": black, "beta": {0}})
+	out := x.MustCall(t, "eval", map[string][]float64{"images": black, "beta": {0}})
 	want := math.Ln2 - 7 + math.Log(0.09)
 	if got := out["reconstruction"].Data[0]; math.Abs(got-want) > 1e-9 {
 		t.Errorf("reconstruction loss %v, want %v", got, want)
@@ -97,11 +82,11 @@ func TestKLIsThatOfThePlainLogits(t *testing.T) {
 		}
 	}
 	in := map[string][]float64{"images": images(), "beta": {1}}
-	if kl := call(t, x, "eval", in)["kl"].Data[0]; math.Abs(kl) > 1e-12 {
+	if kl := x.MustCall(t, "eval", in)["kl"].Data[0]; math.Abs(kl) > 1e-12 {
 		t.Errorf("equal logits give KL %v, want 0", kl)
 	}
 	x.Globals["enc.out.b"].Data[2] = 200
-	out := call(t, x, "eval", in)
+	out := x.MustCall(t, "eval", in)
 	kl, want := out["kl"].Data[0], math.Log(float64(tiny.Codebook))
 	if math.Abs(kl-want) > 1e-12 {
 		t.Errorf("one certain code gives KL %v, want ln K = %v", kl, want)

@@ -2,5 +2,5 @@
 // stored tensors kept from call to call, as a device would keep them. It is
 // for tests of models at tiny sizes.
 //
-// Start at New.
+// Start at Start and Machine.MustCall.
 package modeltest

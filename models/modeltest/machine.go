@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"testing"
 
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/interp"
@@ -13,6 +14,29 @@ import (
 type Machine struct {
 	Module  *ir.Module
 	Globals map[string]*ir.Tensor
+}
+
+// Start is New of a module as its builder returned it; an error ends the test.
+func Start(t testing.TB, m *ir.Module, err error) *Machine {
+	t.Helper()
+	var x *Machine
+	if err == nil {
+		x, err = New(m, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// MustCall is Call; an error ends the test.
+func (x *Machine) MustCall(t testing.TB, name string, inputs map[string][]float64) map[string]*ir.Tensor {
+	t.Helper()
+	out, err := x.Call(name, inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // New fills the globals of m by their Init, normal numbers from seed.

@@ -18,7 +18,7 @@ func eval(t *testing.T, build func(f *ir.Func) *ir.Value, in map[string][]float6
 	m := ir.NewModule("m")
 	f := m.NewFunc("f")
 	f.Result("out", build(f))
-	return call(t, machine(t, m), "f", in)["out"].Data
+	return machine(t, m).MustCall(t, "f", in)["out"].Data
 }
 
 func machine(t *testing.T, m *ir.Module) *modeltest.Machine {
@@ -31,20 +31,7 @@ func machine(t *testing.T, m *ir.Module) *modeltest.Machine {
 			t.Fatal(err)
 		}
 	}
-	x, err := modeltest.New(m, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return x
-}
-
-func call(t *testing.T, x *modeltest.Machine, name string, in map[string][]float64) map[string]*ir.Tensor {
-	t.Helper()
-	out, err := x.Call(name, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return modeltest.Start(t, m, nil)
 }
 
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-12*(1+math.Abs(b)) }
@@ -114,7 +101,7 @@ func inputs(clip float64, x ...float64) map[string][]float64 {
 
 func TestAdamWFirstStep(t *testing.T) {
 	x := linear(t, adam)
-	out := call(t, x, "train", inputs(0, 3, -4))
+	out := x.MustCall(t, "train", inputs(0, 3, -4))
 	if out["grad_norm"].Data[0] != 5 || out["skipped"].Data[0] != 0 {
 		t.Errorf("norm %v, skipped %v", out["grad_norm"].Data[0], out["skipped"].Data[0])
 	}
@@ -133,7 +120,7 @@ func TestBiasCorrectionKeepsItsDigits(t *testing.T) {
 			x := linear(t, c)
 			in := inputs(0, 3, -4)
 			in["update"] = []float64{update}
-			call(t, x, "train", in)
+			x.MustCall(t, "train", in)
 			// m is (1-beta1)*g, v is g*g/2: the move is lr*bias1*(1-beta1)*sqrt(2/bias2).
 			want := 2 - 0.5*(1-beta)/(1-math.Pow(beta, update))*math.Sqrt(2*(1-math.Pow(0.5, update)))
 			if got := x.Globals["w"].Data[0]; math.Abs(got-want) > 1e-12 {
@@ -146,7 +133,7 @@ func TestBiasCorrectionKeepsItsDigits(t *testing.T) {
 func TestClippingScalesTheGradientToTheLimit(t *testing.T) {
 	for limit, factor := range map[float64]float64{0: 1, -1: 1, 10: 1, 2.5: 0.5} {
 		x := linear(t, adam)
-		out := call(t, x, "train", inputs(limit, 3, -4))
+		out := x.MustCall(t, "train", inputs(limit, 3, -4))
 		if out["grad_norm"].Data[0] != 5 {
 			t.Errorf("clip %v: norm %v, want that before clipping, 5", limit, out["grad_norm"].Data[0])
 		}
@@ -160,12 +147,12 @@ func TestNonFiniteGradientsUpdateNothing(t *testing.T) {
 	for _, bad := range []float64{math.NaN(), math.Inf(1), 1e300} {
 		for _, limit := range []float64{0, 1} {
 			x := linear(t, adam)
-			call(t, x, "train", inputs(limit, 3, -4))
+			x.MustCall(t, "train", inputs(limit, 3, -4))
 			before := map[string]float64{}
 			for _, n := range []string{"w", "w.m", "w.v"} {
 				before[n] = x.Globals[n].Data[0]
 			}
-			out := call(t, x, "train", inputs(limit, 1, bad))
+			out := x.MustCall(t, "train", inputs(limit, 1, bad))
 			if out["skipped"].Data[0] != 1 {
 				t.Errorf("gradient %v is not skipped", bad)
 			}
@@ -182,7 +169,7 @@ func TestVarianceIsLimited(t *testing.T) {
 	c := adam
 	c.VarianceMax = 5
 	x := linear(t, c)
-	call(t, x, "train", inputs(0, 3, -400))
+	x.MustCall(t, "train", inputs(0, 3, -400))
 	if v := x.Globals["w.v"].Data; !near(v[0], 0.09) || v[1] != 5 {
 		t.Errorf("second moments %v, want 0.09 and 5", v)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/gouache-ml/gouache/ir/interp"
 	"github.com/gouache-ml/gouache/ops"
 	"github.com/gouache-ml/gouache/runtime/exec"
+	"github.com/gouache-ml/gouache/tests/samples"
 )
 
 // check is one compiled function with what it must compute.
@@ -49,18 +50,17 @@ var compileAll = sync.OnceValues(func() (*suite, error) {
 		c.name, c.model = name, m.Name
 		s.checks = append(s.checks, c)
 	}
-	for _, name := range ir.OpNames() {
-		proto, _ := ir.LookupOp(name)
-		op, ok := proto.(ops.Op)
-		if !ok || len(op.Samples()) == 0 {
-			s.errs = append(s.errs, fmt.Errorf("%s: no samples", name))
-			continue
-		}
+	all, err := samples.Ops()
+	if err != nil {
+		return nil, err
+	}
+	for _, op := range all {
+		name := op.Name()
 		if _, ok := op.(ops.Expanded); ok {
 			continue // never reaches a kernel
 		}
 		for _, v := range variants(op) {
-			args := fill(v)
+			args := samples.Fill(v.name, v.Sample)
 			outs, err := v.Op.Infer(v.Args)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", v.name, err)
@@ -82,7 +82,6 @@ var compileAll = sync.OnceValues(func() (*suite, error) {
 			add(v.name+"/gradient", c, m, err)
 		}
 	}
-	var err error
 	s.spec, err = b.Compile()
 	return s, err
 })

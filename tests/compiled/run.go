@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/x448/float16"
-
 	"github.com/gouache-ml/gouache/runtime/exec"
 )
 
@@ -45,31 +43,13 @@ func Put(t *exec.Tensor, x []float64) error {
 	return nil
 }
 
-// bits encodes v. The 16-bit optimiser formats only take values they hold
-// exactly: rounding to them is what tests are about.
+// bits encodes v.
 func bits(d exec.DType, v float64) uint32 {
-	switch d {
-	case exec.F32:
+	if f, ok := d.Format(); ok {
+		return uint32(f.Encode(float32(v)))
+	}
+	if d == exec.F32 {
 		return math.Float32bits(float32(v))
-	case exec.F16:
-		return uint32(float16.Fromfloat32(float32(v)).Bits())
-	case exec.BF16:
-		b := math.Float32bits(float32(v))
-		return (b + 0x7fff + b>>16&1) >> 16
-	case exec.E6M9, exec.UE6M10:
-		frac := 10
-		if d == exec.E6M9 {
-			frac = 9
-		}
-		m, e := math.Frexp(math.Abs(v))
-		if v == 0 || e < -59 {
-			return 0
-		}
-		code := uint32(e+59)<<frac + uint32((2*m-1)*math.Ldexp(1, frac))
-		if v < 0 {
-			code |= 0x8000
-		}
-		return code
 	}
 	return uint32(int32(v))
 }

@@ -2,9 +2,6 @@ package compiled
 
 import (
 	"fmt"
-	"hash/fnv"
-	"math"
-	"math/rand/v2"
 	"strings"
 
 	"github.com/gouache-ml/gouache/ir"
@@ -93,65 +90,6 @@ func stored(s ops.Sample, d ir.DType) (ops.Sample, bool) {
 	}
 	s.Args = args
 	return s, changed
-}
-
-// fill makes the arguments of v: always the same ones, and exact in their
-// element types.
-func fill(v variant) []*ir.Tensor {
-	h := fnv.New64a()
-	h.Write([]byte(v.name))
-	r := rand.New(rand.NewPCG(h.Sum64(), 1))
-	args := make([]*ir.Tensor, len(v.Args))
-	for a, t := range v.Args {
-		var f ops.Fill
-		if a < len(v.Fill) {
-			f = v.Fill[a]
-		}
-		args[a] = ir.NewTensor(t)
-		n := t.Len()
-		perm := r.Perm(n)
-		for e := range args[a].Data {
-			var x float64
-			switch f.Kind {
-			case "", "normal":
-				x = r.NormFloat64()
-			case "positive":
-				x = 0.1 + 2*r.Float64()
-			case "index":
-				x = float64(r.IntN(f.N))
-			case "bool":
-				x = float64(r.IntN(2))
-			case "distinct":
-				x = 0.04 * (float64(perm[e]-n/2) + 0.5)
-			case "const":
-				x = f.X
-			case "data":
-				x = f.Data[e]
-			default:
-				panic("unknown fill " + f.Kind)
-			}
-			args[a].Data[e] = rounded(t.DType, x)
-		}
-	}
-	return args
-}
-
-// rounded is x in as many bits as every exponent range here leaves for it;
-// normal numbers are not rounded twice when they are stored.
-func rounded(d ir.DType, x float64) float64 {
-	bits := map[ir.DType]int{ir.F32: 24, ir.F16: 11, ir.BF16: 8, ir.E6M9: 10, ir.UE6M10: 11}[d]
-	if bits == 0 || x == 0 {
-		return x
-	}
-	m, e := math.Frexp(x)
-	if d == ir.F16 {
-		bits = min(bits, e+24) // subnormal
-	}
-	x = math.Ldexp(math.RoundToEven(math.Ldexp(m, bits)), e-bits)
-	if d == ir.UE6M10 {
-		x = math.Abs(x)
-	}
-	return x
 }
 
 func data(ts []*ir.Tensor) map[string][]float64 {

@@ -11,13 +11,9 @@ import (
 	"github.com/gouache-ml/gouache/ops"
 )
 
-func TestEveryOpHasSamplesOfItself(t *testing.T) {
+func TestSamplesAreOfTheirOp(t *testing.T) {
 	eachOp(t, func(t *testing.T, op ops.Op) {
-		ss := op.Samples()
-		if len(ss) == 0 {
-			t.Fatal("no samples")
-		}
-		for _, s := range ss {
+		for _, s := range op.Samples() {
 			if reflect.TypeOf(s.Op) != reflect.TypeOf(op) || s.Op.Name() != op.Name() {
 				t.Errorf("a sample is of type %T and name %s", s.Op, s.Op.Name())
 			}
