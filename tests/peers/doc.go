@@ -8,6 +8,7 @@
 // Both sides run as processes of their own and in turns, ours first in one round and last in the next, each with the
 // whole machine; a row's figures are medians over the rounds of the medians of each process. Ours is the generated
 // command of the system peers (runtime/bench); theirs are the scripts in torch/, which need Debian's python3-torch.
+// llm.c and GoMLX join where -llmc and -gomlx name their commands (llmc/gpt2.c and gomlx/main.go say how to build them).
 // Where a peer has several ways (dense or sparse masks, fp32 or bf16), the fastest counts; one that loses by half in
 // the first round is not run again.
 //

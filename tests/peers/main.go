@@ -23,10 +23,11 @@ import (
 )
 
 type options struct {
-	ours, emoji, kbench, python, scripts, out string
-	run                                       *regexp.Regexp
-	rounds, steps                             int
-	quiet                                     time.Duration
+	ours, emoji, kbench, python, scripts, llmc, gomlx, out string
+
+	run           *regexp.Regexp
+	rounds, steps int
+	quiet         time.Duration
 }
 
 func main() {
@@ -48,6 +49,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	f.StringVar(&o.kbench, "kbench", "bin/kbench", "`command` that measures the peaks")
 	f.StringVar(&o.python, "python", "/usr/bin/python3", "`command` that has torch")
 	f.StringVar(&o.scripts, "scripts", "tests/peers/torch", "`folder` of the peers' scripts")
+	f.StringVar(&o.llmc, "llmc", "", "`command` of llm.c (see llmc/gpt2.c); without one that row is left out")
+	f.StringVar(&o.gomlx, "gomlx", "", "`command` of GoMLX (see gomlx/main.go), which takes minutes; without one that row is left out")
 	f.StringVar(&o.out, "out", "out/bench", "`folder` for peers.json and peers.txt")
 	f.StringVar(&only, "run", "", "rows whose name matches the `regexp` (default all)")
 	f.IntVar(&o.rounds, "rounds", 3, "turns of each side")
@@ -67,7 +70,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return fmt.Errorf("%s has no torch (%s); on Debian: apt-get install --no-install-recommends python3-torch libopenblas0-openmp libdnnl2", o.python, lastLine(text))
 	}
 	var chosen []duel
-	for _, d := range duels() {
+	for _, d := range duels(o.llmc, o.gomlx) {
 		if o.run.MatchString(d.name) {
 			chosen = append(chosen, d)
 		}
@@ -115,11 +118,14 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err := os.MkdirAll(o.out, 0o777); err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
+	var list bytes.Buffer
+	e := json.NewEncoder(&list)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false) // goals have < and >
+	if err := e.Encode(rows); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(o.out, "peers.json"), append(b, '\n'), 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(o.out, "peers.json"), list.Bytes(), 0o666); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(o.out, "peers.txt"), text.Bytes(), 0o666)
@@ -177,10 +183,18 @@ func (o *options) fight(ctx context.Context, d duel) (outcome, error) {
 		command []string
 		turns   []turn
 	}
-	sides := []*side{{contender{"ours", nil}, append([]string{o.ours, "-steps", fmt.Sprint(o.steps)}, d.ours...), nil}}
+	steps := fmt.Sprint(o.steps * d.more)
+	sides := []*side{{contender{name: "ours"}, append([]string{o.ours, "-steps", steps}, d.ours...), nil}}
 	for _, p := range d.peers {
-		command := append([]string{o.python, "-B", filepath.Join(o.scripts, p.args[0]), "--steps", fmt.Sprint(o.steps)}, p.args[1:]...)
-		sides = append(sides, &side{p, command, nil})
+		command, n := []string{p.command}, steps
+		if p.command == "" {
+			command = []string{o.python, "-B", filepath.Join(o.scripts, p.args[0])}
+			p.args = p.args[1:]
+		}
+		if p.once {
+			n = "1"
+		}
+		sides = append(sides, &side{p, append(append(command, "--steps", n), p.args...), nil})
 	}
 	result := outcome{name: d.name}
 	running := slices.Clone(sides)
@@ -200,6 +214,7 @@ func (o *options) fight(ctx context.Context, d duel) (outcome, error) {
 			}
 			running = slices.DeleteFunc(running, func(s *side) bool { return s != sides[0] && s.turns[0].Step.Median > 1.5*best })
 		}
+		running = slices.DeleteFunc(running, func(s *side) bool { return s.once })
 		slices.Reverse(running)
 	}
 	for i, s := range sides {

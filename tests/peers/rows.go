@@ -11,14 +11,17 @@ import (
 // duel is some work done by us and by peers, in turns.
 type duel struct {
 	name  string
+	more  int         // how many times as many steps as others take, for what is over in milliseconds
 	ours  []string    // arguments of our command
 	peers []contender // whose fastest counts
 }
 
 // contender is one way of a peer to do it.
 type contender struct {
-	name string
-	args []string // script in torch/ and its arguments
+	name    string
+	command string // "" for a script in torch/, the first of args
+	args    []string
+	once    bool // it takes minutes: one step, in the first round alone
 }
 
 // Row is one line of the table.
@@ -56,13 +59,20 @@ func inputs(of string) []string {
 	}[of])
 }
 
-// duels is everything that is compared.
-func duels() []duel {
+// duels is everything that is compared. llmc and gomlx are the commands of these peers, "" where there is none.
+func duels(llmc, gomlx string) []duel {
 	var all []duel
 	add := func(name, ours string, in []string, peers ...contender) {
-		all = append(all, duel{name, append(strings.Fields(ours), in...), peers})
+		more := 1
+		switch {
+		case strings.HasPrefix(name, "GEMM"):
+			more = 10
+		case strings.HasPrefix(name, "attention"):
+			more = 4
+		}
+		all = append(all, duel{name, more, append(strings.Fields(ours), in...), peers})
 	}
-	peer := func(name, args string) contender { return contender{name, strings.Fields(args)} }
+	peer := func(name, args string) contender { return contender{name: name, args: strings.Fields(args)} }
 	for _, c := range []string{"S", "T"} {
 		for _, threads := range []int{2, 1} {
 			var ways []contender
@@ -84,6 +94,12 @@ func duels() []duel {
 	}
 	add("dVAE step", "-program dvae.train -threads 2", inputs("dvae"), peer("PyTorch NHWC", "dvae.py --format nhwc --threads 2"), peer("PyTorch NCHW", "dvae.py --format nchw --threads 2"))
 	add("GPT-2 step", "-program gpt2.train -threads 2", inputs("gpt2"), peer("PyTorch", "gpt2.py --threads 2"))
+	if llmc != "" {
+		add("GPT-2 step beside llm.c", "-program gpt2.train -threads 2", inputs("gpt2"), contender{name: "llm.c", command: llmc, args: strings.Fields("--threads 2"), once: true})
+	}
+	if gomlx != "" {
+		add("T step beside GoMLX", "-program t.train -threads 2", inputs("t"), contender{name: "GoMLX, Go backend", command: gomlx, args: strings.Fields("--threads 2"), once: true})
+	}
 	for _, kind := range []string{"row", "column", "conv"} {
 		add("attention "+kind+", forward", "-program attention."+kind+" -threads 2", nil, peer("dense OpenBLAS", "masked.py --kind "+kind+" --threads 2"))
 		add("attention "+kind+", forward and backward", "-program attention."+kind+"_train -threads 2", nil, peer("dense OpenBLAS", "masked.py --backward --kind "+kind+" --threads 2"))
@@ -111,6 +127,7 @@ const startUpLimit = 0.3
 // goals of the rows of seconds, by the beginning of their name; the first that fits.
 var goals = []struct{ name, goal string }{
 	{"S step, 2 ", "<=0.60"}, {"S step, 1 ", "<=0.65"}, {"T step, 2 ", "<=0.60"}, {"T step, 1 ", "<=0.65"},
+	{"GPT-2 step beside", "<=0.67"}, {"T step beside", "<=0.02"},
 	{"S sampling", "<=0.25"}, {"T sampling", "<=0.25"}, {"dVAE step", "<=0.60"},
 	{"attention row, forward and", "<=0.25"}, {"attention column, forward and", "<=0.25"}, {"attention conv, forward and", "<=0.25"}, {"attention", "<=0.20"},
 }
