@@ -405,6 +405,8 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	var rows, cols int
 	g := r.gemm(k)
 	switch d := g.direct(k.Packed); {
+	case g.thin():
+		rows, cols = g.thinTile()
 	case d.form != packedForm:
 		rows, cols = d.tileFor(batches, m, n, depth)
 	case !k.Packed && g.byColumns():

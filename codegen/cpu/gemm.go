@@ -157,6 +157,9 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 
 // Scratch is how many bytes of scratch memory each worker needs.
 func (g *Gemm) Scratch(t *build.Target) int {
+	if g.thinCut() {
+		return g.thinScratch()
+	}
 	if l := g.directLayout(t); l != nil {
 		return l.size
 	}
@@ -183,6 +186,10 @@ func digits(f *build.Func, i V, extents []int) []V {
 func EmitGemm(m *build.Module, g *Gemm) error {
 	if err := g.check(); err != nil {
 		return err
+	}
+	if g.thinCut() {
+		emitThin(m, g)
+		return nil
 	}
 	if l := g.directLayout(m.Target); l != nil {
 		l.emit(m)

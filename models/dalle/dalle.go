@@ -172,8 +172,7 @@ func (c Config) decode(f *ir.Func) {
 		isStart := ops.Eq(pos, ops.Full(f, i32, 0))
 		id := ops.Select(isText, token, ops.Add(token, c.offset(f)))
 		id = ops.Select(isStart, ops.Full(f, i32, float64(c.Start())), id)
-		at := ops.Take(c.positions(f), pos)
-		x = ops.Add(ops.Take(c.table(f), id), at)
+		x = ops.Add(ops.Take(c.table(f), id), c.position(f, pos))
 	})
 	for i := range c.Layers {
 		x = c.block().Apply(nn.In(f), i, b, x, func(q, k, v *ir.Value) *ir.Value {
@@ -214,10 +213,31 @@ func (c Config) textPositions(f *ir.Func) *ir.Value {
 func (c Config) positions(f *ir.Func) *ir.Value {
 	s := nn.In(f)
 	text := c.textPositions(f)
-	row := s.Position("embed.row", nn.Normal(0.01), c.GridH, 1, c.Dim)
-	column := s.Position("embed.column", nn.Normal(0.01), 1, c.GridW, c.Dim)
-	grid := ops.Reshape(ops.Add(row, column), c.Image(), c.Dim)
+	grid := ops.Reshape(ops.Add(c.rows(s), c.columns(s)), c.Image(), c.Dim)
 	return ops.Concat(0, text, ops.SliceAxis(grid, 0, 0, c.Image()-1))
+}
+
+func (c Config) rows(s nn.Scope) *ir.Value {
+	return s.Position("embed.row", nn.Normal(0.01), c.GridH, 1, c.Dim)
+}
+
+func (c Config) columns(s nn.Scope) *ir.Value {
+	return s.Position("embed.column", nn.Normal(0.01), 1, c.GridW, c.Dim)
+}
+
+// position is row pos i32[] of positions, without the other rows.
+func (c Config) position(f *ir.Func, pos *ir.Value) *ir.Value {
+	s, i32 := nn.In(f), ir.T(ir.I32)
+	whole := func(n int) *ir.Value { return ops.Full(f, i32, float64(n)) }
+	text := ops.Take(c.textPositions(f), ops.Min(pos, whole(c.TextLen)))
+	i := ops.Max(ops.Sub(pos, whole(c.TextLen+1)), whole(0))
+	// Half a pixel to the right no rounding of the quotient crosses a row.
+	row := ops.Cast(ops.Floor(ops.MulConst(ops.AddConst(ops.Cast(i, ir.F32), 0.5), 1/float64(c.GridW))), ir.I32)
+	column := ops.Sub(i, ops.Mul(row, whole(c.GridW)))
+	rows := ops.Reshape(c.rows(s), c.GridH, c.Dim)
+	columns := ops.Reshape(c.columns(s), c.GridW, c.Dim)
+	image := ops.Add(ops.Take(rows, row), ops.Take(columns, column))
+	return ops.Select(ops.Le(pos, whole(c.TextLen)), text, image)
 }
 
 func (c Config) final(f *ir.Func, x *ir.Value) *ir.Value {

@@ -3,6 +3,7 @@ package sample
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gouache-ml/gouache/runtime/exec"
 	"github.com/gouache-ml/gouache/runtime/feed/dice"
@@ -80,9 +81,10 @@ func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progres
 	}
 	out := make([][]int32, len(requests))
 	dist := NewDistribution(o, p.codebook)
+	var last prefix
 	for at := 0; at < len(requests); at += p.batch {
 		n := min(p.batch, len(requests)-at)
-		if err := p.drawBatch(ctx, requests[at:at+n], out[at:at+n], dist); err != nil {
+		if err := p.drawBatch(ctx, requests[at:at+n], out[at:at+n], dist, &last); err != nil {
 			return nil, err
 		}
 		if progress != nil {
@@ -92,9 +94,17 @@ func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progres
 	return out, nil
 }
 
+// prefix is what prefill has left in the caches: the texts, and its logits. Decoding
+// overwrites the image's positions alone, so further candidates of the same captions
+// go on from there.
+type prefix struct {
+	text   []int32
+	logits []float32
+}
+
 // drawBatch draws at most a batch; places of the batch that no request needs repeat
 // the first.
-func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32, dist *Distribution) error {
+func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32, dist *Distribution, last *prefix) error {
 	text, err := p.prefill.InputI32("text")
 	if err != nil {
 		return err
@@ -117,14 +127,18 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 	for j := range out {
 		out[j] = make([]int32, p.image)
 	}
-	p.prefill.Run()
-	from := p.prefill
-	for i := range p.image {
-		if err := ctx.Err(); err != nil {
+	if !slices.Equal(last.text, text) {
+		last.text = slices.Clone(text)
+		p.prefill.Run()
+		logits, err := p.prefill.OutputF32("logits")
+		if err != nil {
 			return err
 		}
-		logits, err := from.OutputF32("logits")
-		if err != nil {
+		last.logits = slices.Clone(logits)
+	}
+	logits := last.logits
+	for i := range p.image {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		for j, r := range requests {
@@ -148,7 +162,9 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 		}
 		pos[0] = int32(p.textLen + 1 + i)
 		p.decode.Run()
-		from = p.decode
+		if logits, err = p.decode.OutputF32("logits"); err != nil {
+			return err
+		}
 	}
 	return nil
 }

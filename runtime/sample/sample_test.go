@@ -218,6 +218,56 @@ func TestCachedDecodingFollowsTheModel(t *testing.T) {
 	}
 }
 
+// counted counts a program's runs.
+type counted struct {
+	sample.Program
+	runs int
+}
+
+func (c *counted) Run() {
+	c.runs++
+	c.Program.Run()
+}
+
+func TestCandidatesShareTheirCaptionsPrefix(t *testing.T) {
+	sys := toy.New()
+	m, err := sys.Model("prior")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Init(5); err != nil {
+		t.Fatal(err)
+	}
+	prefill, err := m.Program("prefill")
+	if err != nil {
+		t.Fatal(err)
+	}
+	decode, err := m.Program("decode")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := &counted{Program: prefill}
+	p, err := sample.NewPrior(count, decode, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var requests []sample.Request
+	for caption := range 2 {
+		for k := range 2*p.Batch() + 1 {
+			text := make([]int32, p.TextLen())
+			text[0] = int32(caption)
+			requests = append(requests, sample.Request{Text: text, Caption: uint64(caption), Candidate: uint64(k)})
+		}
+	}
+	if _, err := p.Draw(context.Background(), requests, sample.Options{Temperature: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	// Batches: two of the first caption, one of both, two of the second.
+	if count.runs != 3 {
+		t.Errorf("%d runs of prefill for two captions in five batches, want 3", count.runs)
+	}
+}
+
 func TestCandidatesAreRankedByScore(t *testing.T) {
 	p := pipeline(t)
 	r := draw(t, p, []string{"a small green square"}, 9, nil, sample.Options{Temperature: 1})[0]

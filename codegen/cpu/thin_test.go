@@ -1,0 +1,51 @@
+package cpu
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/gouache-ml/gouache/ir"
+)
+
+func TestThinProductsAgreeWithTheEvaluator(t *testing.T) {
+	var ss []sample
+	for _, c := range []struct {
+		batch, m, n, k int
+		turned         bool
+	}{
+		{1, 1, 512, 300, false}, {1, 1, 64, 257, false}, {2, 1, 300, 130, true}, {1, 2, 130, 200, false}, {1, 3, 200, 99, true}, {2, 3, 200, 98, false},
+		{1, 7, 67, 512, false}, {1, 8, 384, 100, false}, {1, 9, 1000, 33, true}, {1, 16, 145, 200, false},
+	} {
+		k := chunked(matmulKernel(c.batch, c.m, c.n, c.k, c.turned, false, true, ir.F32))
+		if g := classify(k).gemm(k); !g.thinCut() {
+			t.Errorf("%+v is not thin", c)
+		}
+		ss = append(ss, sample{k: k})
+	}
+	check(t, ss)
+}
+
+// Chunks of every size of the result are strips of columns, so that threads
+// share the weights.
+func TestThinProductsAreCutByColumns(t *testing.T) {
+	for _, m := range []int{1, 8, 16} {
+		if k := chunked(matmulKernel(1, m, 512, 2048, false, false, true, ir.F32)); k.Chunks != 4 {
+			t.Errorf("%d rows: %d chunks, want 4", m, k.Chunks)
+		}
+	}
+	k := chunked(matmulKernel(1, 17, 512, 512, false, false, true, ir.F32))
+	if g := classify(k).gemm(k); g.thin() {
+		t.Error("17 rows are thin")
+	}
+}
+
+func BenchmarkThin(b *testing.B) {
+	for _, m := range []int{1, 8} {
+		for _, s := range [][2]int{{512, 2048}, {2048, 512}, {1536, 512}, {8192, 512}} {
+			b.Run(fmt.Sprintf("%dx%dx%d", m, s[0], s[1]), func(b *testing.B) {
+				k := chunked(matmulKernel(1, m, s[0], s[1], false, false, true, ir.F32))
+				bench(b, k, float64(2*m*s[0]*s[1]), normals)
+			})
+		}
+	}
+}
