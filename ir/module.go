@@ -23,13 +23,15 @@ func NewModule(name string) *Module { return &Module{Name: name, globals: map[st
 type Role string
 
 // Roles of globals. A Param is learned; Moment1, Moment2 and Average belong to
-// the parameter named by Global.Of; State lives from one call to the next
+// the parameter named by Global.Of; a Buffer is kept with the parameters but
+// not learned by gradient (running statistics); State lives from one call to the next
 // (a KV cache, a step counter); Const has fixed contents.
 const (
 	Param   Role = "param"
 	Moment1 Role = "moment1"
 	Moment2 Role = "moment2"
 	Average Role = "average"
+	Buffer  Role = "buffer"
 	State   Role = "state"
 	Const   Role = "const"
 )

@@ -18,7 +18,7 @@ const laneElems = 64
 // are matched by name (@global).
 //
 // Parameters come first, those with weight decay ahead of the others, then one
-// array per role of what belongs to parameters, then State and Const tensors.
+// array per role of what belongs to parameters, then Buffer, State and Const tensors.
 // The arrays run in parallel: where all tensors of a role have one element
 // type, the tensor of a parameter starts at the same element offset from the
 // start of its array as the parameter does from the start of the parameters.
@@ -81,11 +81,12 @@ func PlaceState(m *plan.Model) error {
 		}
 		parallel(roles[r], func(g *plan.Global) *ir.Global { return g.Of })
 	}
+	oneByOne(roles[ir.Buffer])
 	oneByOne(roles[ir.State])
 	oneByOne(roles[ir.Const])
 	for _, g := range m.Globals {
 		switch g.Role {
-		case ir.Param, ir.Moment1, ir.Moment2, ir.Average, ir.State, ir.Const:
+		case ir.Param, ir.Moment1, ir.Moment2, ir.Average, ir.Buffer, ir.State, ir.Const:
 		default:
 			return fmt.Errorf("%s: @%s has the unknown role %q", g.Pos, g.Name, g.Role)
 		}

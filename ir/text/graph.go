@@ -9,7 +9,7 @@ import (
 	"github.com/gouache-ml/gouache/ir"
 )
 
-var roles = []ir.Role{ir.Param, ir.Moment1, ir.Moment2, ir.Average, ir.State, ir.Const}
+var roles = []ir.Role{ir.Param, ir.Moment1, ir.Moment2, ir.Average, ir.Buffer, ir.State, ir.Const}
 
 // global reads a declaration without its position.
 func (p *parser) global(m *ir.Module) *ir.Global {

@@ -29,7 +29,22 @@ type Config struct {
 	Narrow      int     // blocks narrow to 1/Narrow of their width; 0 is 4
 	Gain        float64 // factor on residual branches; 0 is 1/L^2 with L blocks in the network
 	MinLogScale float64 // lower limit of ln b; 0 is -7
+	// UsageWeight adds that multiple of the log of a code's running share of all
+	// tokens to its logit before the argmax that makes tokens. The KL term
+	// spreads what is one thing, such as background, over many codes that decode
+	// alike; which of them has the largest logit is noise that the transformer
+	// would have to learn. Among codes that explain a patch about as well the
+	// usual one is taken instead: entropy-constrained quantisation (Chou,
+	// Lookabaugh and Gray 1989). 0 is the paper's plain argmax.
+	UsageWeight float64
 }
+
+// Usage of codes: how fast the running share follows, and what is added to it
+// so that a code that was never taken can be.
+const (
+	usageDecay = 0.99
+	usageFloor = 1e-5
+)
 
 // Margin is e of the map phi(x) = (1-2e)x + e, which keeps pixels off 0 and 1.
 const Margin = 0.1
@@ -56,6 +71,8 @@ func (c Config) check() error {
 		return fmt.Errorf("dvae: stem kernel %d is even; zero padding of (k-1)/2 needs an odd one", c.Stem)
 	case c.ImageSize%(1<<(c.Groups-1)) != 0:
 		return fmt.Errorf("dvae: image size %d is no multiple of 2^%d, the factor between image and tokens", c.ImageSize, c.Groups-1)
+	case c.UsageWeight < 0:
+		return fmt.Errorf("dvae: usage weight %g is negative; want 0 for none, or up to about 1", c.UsageWeight)
 	case c.Narrow < 0 || c.Width%c.narrow() != 0:
 		return fmt.Errorf("dvae: width %d is no multiple of %d, what blocks narrow by", c.Width, c.narrow())
 	}
@@ -101,7 +118,9 @@ func (c Config) train(f *ir.Func) {
 		soft = nn.Softmax(ops.Div(ops.Add(logits, gumbel), tau))
 	})
 	loss := c.loss(f, images, logits, c.decoder(f, c.code(f, soft, c.Batch)), beta)
-	f.Result("tokens", c.tokens(logits, c.Batch))
+	tokens := c.tokens(logits, c.Batch)
+	f.Result("tokens", tokens)
+	c.countUsage(f, tokens)
 	c.Optimizer.Update(f, loss)
 }
 
@@ -125,9 +144,33 @@ func (c Config) decode(f *ir.Func) {
 	f.Result("images", pixels(c.decoder(f, c.lookup(f, tokens))))
 }
 
-// tokens is the argmax of logits[rows,Codebook] as i32[batch,h,w].
+// tokens is the argmax of logits[rows,Codebook] as i32[batch,h,w]; see
+// UsageWeight.
 func (c Config) tokens(logits *ir.Value, batch int) *ir.Value {
+	if c.UsageWeight > 0 && !logits.Invalid() {
+		usual := ops.Log(ops.AddConst(c.usage(logits.Func), usageFloor))
+		logits = ops.Add(logits, ops.MulConst(usual, c.UsageWeight))
+	}
 	return ops.Reshape(ops.Argmax(logits), batch, c.Grid(), c.Grid())
+}
+
+// usage reads the running share of every code.
+func (c Config) usage(f *ir.Func) *ir.Value {
+	return nn.In(f).Sub("enc").Buffer("usage", nn.Value(1/float64(c.Codebook)), c.Codebook)
+}
+
+// countUsage moves the shares towards those of a batch's tokens.
+func (c Config) countUsage(f *ir.Func, tokens *ir.Value) {
+	if c.UsageWeight == 0 || tokens.Invalid() {
+		return
+	}
+	f.Region("usage", false, func() {
+		rows := tokens.Type.Len()
+		codes := ops.Iota(f, 0, c.Codebook)
+		hit := ops.Cast(ops.Eq(ops.Reshape(tokens, rows, 1), codes), ir.F32)
+		share, usage := ops.MulConst(ops.Sum(hit, 0), (1-usageDecay)/float64(rows)), c.usage(f)
+		f.Update(usage.Global, ops.Add(ops.MulConst(usage, usageDecay), share))
+	})
 }
 
 // encoder gives the logits [B*h*w,Codebook].

@@ -97,3 +97,45 @@ func TestKLIsThatOfThePlainLogits(t *testing.T) {
 		t.Errorf("KL adds %v to the loss, want %v", got, want)
 	}
 }
+
+// Codes that explain a patch equally well give way to the one in use, and the
+// running shares are those of the tokens.
+func TestUsualCodesArePreferred(t *testing.T) {
+	c := tiny
+	c.UsageWeight = 0.5
+	m, err := Build(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := m.NewFunc("count")
+	c.countUsage(f, f.Input("tokens", ir.T(ir.I32, 2, 2, 2)))
+	x := modeltest.Start(t, m, f.Err())
+	for _, g := range x.Module.Globals {
+		if g.Role == ir.Param {
+			clear(x.Globals[g.Name].Data)
+		}
+	}
+	logits := x.Globals["enc.out.b"].Data
+	copy(logits, []float64{1, 1.3, 0.9, 1.2, 0, 0})
+	encode := func() float64 {
+		return x.MustCall(t, "encode", map[string][]float64{"images": images()})["tokens"].Data[0]
+	}
+	if got := encode(); got != 1 {
+		t.Errorf("codes used alike give token %v, want the argmax 1", got)
+	}
+	usage := x.Globals["enc.usage"].Data
+	copy(usage, []float64{0.1, 0.1, 0.1, 0.7, 0, 0})
+	if got := encode(); got != 3 {
+		t.Errorf("the usual code 3 is 0.1 behind, and token %v is taken", got)
+	}
+	logits[1] = 3
+	if got := encode(); got != 1 {
+		t.Errorf("code 1 is far ahead, and token %v is taken", got)
+	}
+	x.MustCall(t, "count", map[string][]float64{"tokens": {1, 1, 1, 1, 1, 1, 3, 3}})
+	for i, want := range []float64{0.099, 0.1065, 0.099, 0.6955, 0, 0} {
+		if got := x.Globals["enc.usage"].Data[i]; math.Abs(got-want) > 1e-12 {
+			t.Errorf("code %d has the share %v after a batch, want %v", i, got, want)
+		}
+	}
+}

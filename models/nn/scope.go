@@ -58,6 +58,12 @@ func (s Scope) param(name string, init ir.Init, decay bool, shape []int) *ir.Val
 	})
 }
 
+// Buffer reads a tensor that is saved with the parameters and changed by
+// Func.Update alone, such as running statistics.
+func (s Scope) Buffer(name string, init ir.Init, shape ...int) *ir.Value {
+	return s.global(&ir.Global{Name: s.prefix + name, Type: ir.T(ir.F32, shape...), Role: ir.Buffer, Init: init})
+}
+
 // State reads a zero-initialised tensor that lives from one call to the next,
 // such as a KV cache. Write it with Func.Update.
 func (s Scope) State(name string, t ir.Type) *ir.Value {

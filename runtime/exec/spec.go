@@ -94,6 +94,7 @@ const (
 	RoleMoment1 Role = "moment1"
 	RoleMoment2 Role = "moment2"
 	RoleAverage Role = "average"
+	RoleBuffer  Role = "buffer"
 	RoleState   Role = "state"
 	RoleConst   Role = "const"
 )

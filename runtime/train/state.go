@@ -52,7 +52,7 @@ func partition(m Model) (weights, optimizer []snapshot.Tensor, metadata map[stri
 	for i := range globals {
 		g := &globals[i]
 		switch g.Role {
-		case exec.RoleParam, exec.RoleAverage:
+		case exec.RoleParam, exec.RoleAverage, exec.RoleBuffer:
 			weights = append(weights, stored(g))
 		case exec.RoleMoment1, exec.RoleMoment2:
 			optimizer = append(optimizer, stored(g))
@@ -182,7 +182,7 @@ func Load(out, stage string, m Model) (*Trained, error) {
 	}
 	for i := range globals {
 		g := &globals[i]
-		if g.Role != exec.RoleParam {
+		if g.Role != exec.RoleParam && g.Role != exec.RoleBuffer {
 			continue
 		}
 		if avg := averageOf[g.Name]; avg != nil {
