@@ -169,7 +169,7 @@ func (g *generator) kernelsFile() error {
 			c = c.Comment(oneLine(k.Source))
 		}
 		consts = append(consts, c)
-		rows = append(rows, fields("Name", lit(k.Name), "Args", lit(len(k.Bufs)), "Chunks", lit(k.Chunks), "FLOPs", lit(int(k.FLOPs))))
+		rows = append(rows, fields("Name", lit(k.Name), "Args", lit(len(k.Bufs)), "Chunks", lit(k.Chunks), "FLOPs", lit(int(k.FLOPs)), "Writes", g.writes(k)))
 	}
 	if len(consts) > 0 {
 		f.Comment("Numbers of the kernels.")
@@ -256,6 +256,18 @@ func fields(kv ...any) jen.Code {
 		}
 	}
 	return jen.Values(items...)
+}
+
+// writes lists what a kernel writes, nil unless the plan asks for it.
+func (g *generator) writes(k *kern.Kernel) any {
+	var rows []jen.Code
+	for _, i := range k.Written() {
+		rows = append(rows, jen.Values(jen.Lit(i), jen.Lit(k.Bufs[i].DType.String()), jen.Lit(k.Bufs[i].Len)))
+	}
+	if !g.sys.Traced || len(rows) == 0 {
+		return nil
+	}
+	return jen.Index().Qual(execPath, "Written").Values(rows...)
 }
 
 // lit is a literal, or nil for a zero value.

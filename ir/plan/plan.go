@@ -11,6 +11,9 @@ type System struct {
 	Name    string
 	Models  []*Model
 	Kernels []*kern.Kernel // distinct, sorted by name
+	// Traced asks for tables of what kernels write, so that a trainer can say
+	// where a number stopped being finite: in 16 bits that is to be expected.
+	Traced bool
 }
 
 // Model is one network with its stored tensors and programs.

@@ -21,6 +21,14 @@ type Kernel struct {
 	Args   int    // number of buffers
 	Chunks int    // units of work; fixed by the plan, so that no result depends on the threads
 	FLOPs  int64
+	Writes []Written // for Program.Trace; may be empty
+}
+
+// Written is a floating-point buffer that a kernel writes every element of.
+type Written struct {
+	Arg   int
+	DType DType
+	Len   int
 }
 
 // Addr is a place in a model's memory: a byte offset plus Work or State. Offsets are multiples

@@ -8,6 +8,8 @@ import (
 	"io"
 	"math"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/gouache-ml/gouache/runtime/exec"
@@ -71,6 +73,7 @@ type running struct {
 	saved          int64 // step of the last snapshot, -1 for none
 	recent         *metrics.Window
 	lastValidation float64
+	traced         int // skipped updates that were run again, this session
 }
 
 type mean struct {
@@ -300,6 +303,7 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 		return nil, fmt.Errorf("%s: %w", r.Model.Name(), err)
 	}
 	r.Profile.Mark("schedules")
+	before := r.scratch()
 	r.train.Run()
 	values := map[string]float64{"lr": lr}
 	outputs := r.train.Outputs()
@@ -316,6 +320,9 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 		}
 	}
 	for name, v := range values {
+		if strings.HasPrefix(name, "grad_norm") && (math.IsNaN(v) || math.IsInf(v, 0)) {
+			continue // a skipped update; the mean is that of the others
+		}
 		m := r.since[name]
 		if m == nil {
 			m = &mean{}
@@ -330,8 +337,10 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 	done := step + 1
 	if values["skipped"] == 0 {
 		r.Applied++
+	} else {
+		r.explain(done, values, before)
 	}
-	if r.average != nil && done%o.AverageEvery == 0 {
+	if r.average != nil && done%o.AverageEvery == 0 && values["skipped"] == 0 {
 		decay := o.AverageDecay
 		if r.Averaged == 0 {
 			decay = 0 // the first call copies
@@ -352,6 +361,68 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 	r.progress.Update(done, units, append(stats, metrics.Stat{Name: "lr", Value: lr})...)
 	r.Profile.Mark("progress line")
 	return values, nil
+}
+
+// tracedSkips is how many skipped updates of a session are run again to find
+// where they went wrong.
+const tracedSkips = 3
+
+// scratch copies what an update changes even when it is skipped, gradient
+// scales and counters, so that it can be run again.
+func (r *running) scratch() [][]byte {
+	if r.traced == tracedSkips {
+		return nil
+	}
+	var out [][]byte
+	globals := r.Model.Globals()
+	for i := range globals {
+		if g := &globals[i]; g.Role == exec.RoleState && !isCache(g) {
+			out = append(out, append([]byte(nil), g.Data...))
+		}
+	}
+	return out
+}
+
+// exchange swaps the tensors that scratch copies with contents.
+func (r *running) exchange(contents [][]byte) {
+	globals := r.Model.Globals()
+	n := 0
+	for i := range globals {
+		if g := &globals[i]; g.Role == exec.RoleState && !isCache(g) {
+			now := append([]byte(nil), g.Data...)
+			copy(g.Data, contents[n])
+			contents[n] = now
+			n++
+		}
+	}
+}
+
+// explain notes which resblocks' gradients were not finite in a skipped update
+// and, for the first ones, where that began.
+func (r *running) explain(done int64, values map[string]float64, before [][]byte) {
+	var where []string
+	for name, v := range values {
+		if block, ok := strings.CutPrefix(name, "grad_norm/"); ok && (math.IsNaN(v) || math.IsInf(v, 0)) {
+			where = append(where, fmt.Sprintf("%s (scale 2^%.2f)", block, values["grad_scale/"+block]))
+		}
+	}
+	slices.Sort(where)
+	list := ""
+	if len(where) > 0 {
+		list = " in " + strings.Join(where, ", ")
+	}
+	r.progress.Note("%s: step %d: update skipped, its gradient is not finite%s", r.Stage.Name, done, list)
+	p, ok := r.train.(interface{ Trace() *exec.Culprit })
+	if !ok || r.traced == tracedSkips {
+		return
+	}
+	r.traced++
+	r.exchange(before)
+	c := p.Trace()
+	r.exchange(before)
+	if c != nil {
+		r.progress.Note("%s: step %d: %s", r.Stage.Name, done, c)
+	}
 }
 
 // judge stops a run whose updates are skipped again and again.

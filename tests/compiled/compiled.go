@@ -133,7 +133,11 @@ func spec(sys *plan.System) (*exec.Spec, error) {
 	number := map[string]int{}
 	for i, k := range sys.Kernels {
 		number[k.Name] = i
-		s.Kernels = append(s.Kernels, exec.Kernel{Name: k.Name, Args: len(k.Bufs), Chunks: k.Chunks, FLOPs: k.FLOPs})
+		e := exec.Kernel{Name: k.Name, Args: len(k.Bufs), Chunks: k.Chunks, FLOPs: k.FLOPs}
+		for _, b := range k.Written() {
+			e.Writes = append(e.Writes, exec.Written{Arg: b, DType: exec.DType(k.Bufs[b].DType.String()), Len: k.Bufs[b].Len})
+		}
+		s.Kernels = append(s.Kernels, e)
 	}
 	for _, m := range sys.Models {
 		ms := exec.ModelSpec{Name: m.Name, Fingerprint: m.Fingerprint, StateBytes: int64(m.StateBytes)}

@@ -314,3 +314,23 @@ func TestPaperGoesOnWithTheSameBits(t *testing.T) {
 		t.Error("copied tensors train to other bits")
 	}
 }
+
+// A number that isn't finite is traced to the launch that wrote it first.
+func TestTraceFindsTheLaunch(t *testing.T) {
+	m := preset(t, "paper", 2)
+	step(t, m, 1, 0)
+	p, err := m.Program("train")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := p.Trace(); c != nil {
+		t.Errorf("a clean update: %s", c)
+	}
+	_, _, applied := scales(t, m)
+	applied[3] = 0x1p100
+	c := p.Trace()
+	// The kernel that hands attn2's gradient on also rounds it for mlp1.
+	if c == nil || c.Block != "attn2" || c.DType != exec.F16 || !math.IsInf(c.Value, 0) || !strings.HasPrefix(c.Pos, "dalle.go:") {
+		t.Errorf("found %v", c)
+	}
+}
