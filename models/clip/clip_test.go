@@ -3,9 +3,12 @@ package clip
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
+	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/models/modeltest"
+	"github.com/gouache-ml/gouache/models/nn"
 )
 
 var tiny = Config{
@@ -57,18 +60,51 @@ func TestTextAfterTheEndHasNoInfluence(t *testing.T) {
 }
 
 func TestFeaturesHaveUnitLength(t *testing.T) {
-	x, in := machine(t), batch()
-	x.Scramble(3, 0.5)
-	for _, f := range []string{"embed_image", "embed_text"} {
-		out := x.MustCall(t, f, in)["features"].Data
-		for b := range tiny.Batch {
-			var sum float64
-			for _, v := range out[b*tiny.Embed:][:tiny.Embed] {
-				sum += v * v
+	for _, stem := range []int{0, 4} {
+		c, in := tiny, batch()
+		c.Stem = stem
+		m, err := Build(c)
+		x := modeltest.Start(t, m, err)
+		x.Scramble(3, 0.5)
+		for _, f := range []string{"embed_image", "embed_text"} {
+			out := x.MustCall(t, f, in)["features"].Data
+			for b := range tiny.Batch {
+				var sum float64
+				for _, v := range out[b*tiny.Embed:][:tiny.Embed] {
+					sum += v * v
+				}
+				if math.Abs(sum-1) > 1e-12 {
+					t.Errorf("stem %d, %s: feature %d has squared length %v", stem, f, b, sum)
+				}
 			}
-			if math.Abs(sum-1) > 1e-12 {
-				t.Errorf("%s: feature %d has squared length %v", f, b, sum)
+		}
+	}
+}
+
+// Patches are seen by their own tokens alone, with a stem by their
+// neighbours' too: a pixel changes the sum of the embedding at the patches
+// that see it.
+func TestStemSeesAcrossPatches(t *testing.T) {
+	for stem, want := range map[int]int{0: 1, 4: 4} {
+		c := tiny
+		c.Stem = stem
+		m := ir.NewModule("clip")
+		f := m.NewFunc("patches")
+		f.Result("rows", c.patches(nn.In(f), f.Input("images", ir.T(ir.F32, 1, 8, 8, 3)), 1))
+		x := modeltest.Start(t, m, f.Err())
+		x.Scramble(4, 1)
+		images := batch()["images"][:8*8*3]
+		before := x.MustCall(t, "patches", map[string][]float64{"images": images})["rows"]
+		images[(3*8+3)*3] += 50 // the last pixel of the first patch
+		after := x.MustCall(t, "patches", map[string][]float64{"images": images})["rows"]
+		n, changed := len(before.Data)/4, 0
+		for p := range 4 {
+			if !slices.Equal(before.Data[p*n:(p+1)*n], after.Data[p*n:(p+1)*n]) {
+				changed++
 			}
+		}
+		if changed != want {
+			t.Errorf("stem %d: a pixel changes %d patches of 4, want %d", stem, changed, want)
 		}
 	}
 }

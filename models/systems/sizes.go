@@ -1,7 +1,6 @@
 package systems
 
 import (
-	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/models/clip"
 	"github.com/gouache-ml/gouache/models/dalle"
 	"github.com/gouache-ml/gouache/models/dvae"
@@ -13,6 +12,8 @@ type Sizes struct {
 	DVAE  dvae.Config
 	Prior dalle.Config
 	CLIP  clip.Config
+	// Precision is the prior's, as ir.ParsePrecision reads it; "" is fp32.
+	Precision string
 }
 
 // Demo is 32x32 images of 8x8 tokens.
@@ -21,18 +22,18 @@ var Demo = Sizes{
 		ImageSize: 32, Width: 32, Groups: 3, BlocksPerGroup: 1, Stem: 5,
 		Codebook: 256, CodeDim: 64, Batch: 32, CodeBatch: 32,
 		Optimizer: nn.AdamW{Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, Decay: 1e-4},
-		CodeStd:   1, Gain: 0.3, MinLogScale: -1,
+		CodeStd:   1, Gain: 0.3, MinLogScale: -1, UsageWeight: 0.25,
 	},
 	Prior: dalle.Config{
 		TextLen: 32, TextVocab: 512, GridW: 8, GridH: 8, ImageVocab: 256,
 		Dim: 128, Heads: 4, Layers: 6, Kernel: 5,
-		Batch: 32, SampleBatch: 32,
+		Batch: 16, SampleBatch: 32,
 		Optimizer: priorOptimizer,
 	},
 	CLIP: clip.Config{
-		ImageSize: 32, Patch: 4, ImageDim: 128, ImageHeads: 4,
+		ImageSize: 32, Patch: 4, ImageDim: 128, ImageHeads: 4, Stem: 32,
 		TextLen: 32, TextVocab: 512, TextDim: 128, TextHeads: 4,
-		Layers: 3, Embed: 128, Batch: 64, EmbedBatch: 32,
+		Layers: 3, Embed: 128, Batch: 32, EmbedBatch: 32,
 		Optimizer: clipOptimizer,
 	},
 }
@@ -71,10 +72,7 @@ var Paper = Sizes{
 		TextLen: 256, TextVocab: 16384, GridW: 32, GridH: 32, ImageVocab: 8192,
 		Dim: 3968, Heads: 62, Layers: 64, Kernel: 11,
 		Batch: 1, SampleBatch: 8,
-		Optimizer: nn.AdamW{
-			Beta1: 0.9, Beta2: 0.96, Eps: 1e-8, Decay: 4.5e-2, VarianceMax: 5,
-			Moment1: ir.E6M9, Moment2: ir.UE6M10,
-		},
+		Optimizer: priorOptimizer,
 	},
 	CLIP: clip.Config{
 		ImageSize: 256, Patch: 32, ImageDim: 768, ImageHeads: 12,
@@ -82,6 +80,7 @@ var Paper = Sizes{
 		Layers: 12, Embed: 512, Batch: 32, EmbedBatch: 32,
 		Optimizer: clipOptimizer,
 	},
+	Precision: "paper",
 }
 
 // The optimisers' constants: appendices A.2 and B.2, and CLIP's.

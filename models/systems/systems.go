@@ -56,6 +56,9 @@ func (s Sizes) Build() ([]*ir.Module, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := system.SetPrecision([]*ir.Module{pm}, s.Precision); err != nil {
+		return nil, err
+	}
 	cm, err := clip.Build(c)
 	if err != nil {
 		return nil, err
