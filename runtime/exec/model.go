@@ -223,7 +223,7 @@ func (m *Model) fill(g *Global, seed uint64) error {
 	case g.fixed >= 0:
 		copy(g.Data, m.spec.Consts[g.fixed:g.fixed+len(g.Data)])
 	case g.init == "" || g.init == "zeros":
-		m.each(len(g.Data), func(lo, hi int) { clear(g.Data[lo:hi]) })
+		m.each(len(g.Data), func(lo, hi int) { zero(g.Data[lo:hi]) })
 	case g.init == "const":
 		m.each(g.Len(), func(lo, hi int) {
 			for i := lo; i < hi; i++ {
@@ -245,6 +245,18 @@ func (m *Model) fill(g *Global, seed uint64) error {
 		return fmt.Errorf("%s: internal: @%s starts as %q, which is unknown; regenerate the package", m.Name(), g.Name, g.init)
 	}
 	return nil
+}
+
+// zero clears b, unless it is clear: memory that was never written takes no pages until then, and
+// caches that only sampling uses can be larger than everything training writes.
+func zero(b []byte) {
+	for len(b) >= 4096 {
+		if *(*[4096]byte)(b) != [4096]byte{} {
+			clear(b[:4096])
+		}
+		b = b[4096:]
+	}
+	clear(b)
 }
 
 // CheckFinite reports the first stored tensor that holds an infinity or NaN.
