@@ -52,10 +52,13 @@ func peakFLOPs(t *build.Target) float64 {
 	return float64(peakTurns * 2 * min(12, t.MR*t.NV) * t.Lanes * 2)
 }
 
-// benchTile cuts products as TileFor does.
-func benchTile(m, n, k int) (rows, cols int) {
-	rows = ceilDiv(m, ceilDiv(m, 112))
-	cols = min(max(24<<20/(rows*k)/96*96, 96), n)
+// benchTile cuts products as TileFor does, unless flags say how.
+func benchTile(m, n, k int, byColumns bool) (rows, cols int) {
+	if byColumns {
+		rows, cols = columnsTile(1, m, n, k)
+	} else {
+		rows, cols = rowsTile(1, m, n, k, true)
+	}
 	if *benchRows > 0 {
 		rows = *benchRows
 	}
@@ -81,6 +84,8 @@ func best(d time.Duration, f func()) float64 {
 
 // BenchmarkGemm reports GFLOP/s and the fraction of the multiply-add peak measured beside it.
 // "packed" excludes packing the right operand, "whole" includes it, "inline" packs in the kernel.
+// NN, NT and TN are a layer's product, that of its input's gradient and that of its weights', of
+// [m,k] times [k,n].
 func BenchmarkGemm(b *testing.B) {
 	targets, err := jit.Targets()
 	if err != nil {
@@ -96,18 +101,16 @@ func BenchmarkGemm(b *testing.B) {
 	defer peakLib.Close()
 	for _, s := range [][3]int{{1280, 512, 512}, {1280, 2048, 512}, {1280, 512, 2048}, {2560, 3072, 1024}, {1024, 1024, 1024},
 		{256, 192, 768}, {8, 512, 512}, {64, 512, 512}, {1, 3072, 1024}} {
-		for _, layout := range []struct {
-			name   string
-			ta, tb bool
-		}{{"NN", false, false}, {"NT", false, true}, {"TN", true, false}} {
-			benchProduct(b, r, peakLib, layout.name, s, layout.ta, layout.tb)
-		}
+		m, n, k := s[0], s[1], s[2]
+		benchProduct(b, r, peakLib, "NN", [3]int{m, n, k}, false, false)
+		benchProduct(b, r, peakLib, "NT", [3]int{m, k, n}, false, true)
+		benchProduct(b, r, peakLib, "TN", [3]int{k, n, m}, true, false)
 	}
 }
 
 func benchProduct(b *testing.B, r *rig, peakLib *device.Library, layout string, s [3]int, ta, tb bool) {
 	p := simple(s[0], s[1], s[2], ta, tb)
-	p.Rows, p.Cols = benchTile(s[0], s[1], s[2])
+	p.Rows, p.Cols = benchTile(s[0], s[1], s[2], ta)
 	p.fill(1)
 	l := r.compile(b, []*problem{p})
 	r.place(p)
@@ -154,14 +157,8 @@ func BenchmarkWeightGradient(b *testing.B) {
 	r := newRig(b, targets[*benchTarget], *benchWorkers)
 	for _, s := range [][3]int{{104, 128, 512}, {128, 128, 3072}, {128, 512, 3072}, {512, 128, 3072}, {512, 512, 10240}, {2048, 512, 10240}} {
 		p, q := simple(s[0], s[1], s[2], true, false), simple(s[0], s[1], s[2], false, false)
-		p.Rows, p.Cols = columnsTile(1, s[0], s[1], s[2])
-		if *benchRows > 0 {
-			p.Rows = min(s[0], *benchRows)
-		}
-		if *benchCols > 0 {
-			p.Cols = min(s[1], *benchCols)
-		}
-		q.Rows, q.Cols = benchTile(s[0], s[1], s[2])
+		p.Rows, p.Cols = benchTile(s[0], s[1], s[2], true)
+		q.Rows, q.Cols = benchTile(s[0], s[1], s[2], false)
 		l := r.compile(b, []*problem{p.fill(1), q.fill(1)})
 		r.place(p)
 		b.Run(fmt.Sprintf("%dx%dx%d", s[0], s[1], s[2]), func(b *testing.B) {

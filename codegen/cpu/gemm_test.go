@@ -103,7 +103,7 @@ func newRig(t testing.TB, target *build.Target, workers int) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, err := device.NewPool(device.PoolOptions{Workers: workers, Scratch: rigScratch, Pin: true})
+	pool, err := device.NewPool(device.PoolOptions{Workers: workers, Scratch: rigScratch})
 	if err != nil {
 		t.Fatal(err)
 	}
