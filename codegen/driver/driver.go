@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -33,10 +34,20 @@ type flags struct {
 
 // Main is the whole program: it parses os.Args and exits.
 func Main() {
+	Command("gouachec", Run)
+}
+
+// Command runs the command of a main package, which an interrupt ends, and exits
+// with 1 and a line on stderr if it fails.
+func Command(name string, run func(ctx context.Context, args []string, w io.Writer) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := Run(ctx, os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintf(os.Stderr, "gouachec: %v\n", err)
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		advice := ""
+		if errors.Is(err, syscall.ENOSPC) {
+			advice = "; free some space or write elsewhere"
+		}
+		fmt.Fprintf(os.Stderr, "%s: %v%s\n", name, err, advice)
 		os.Exit(1)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -43,12 +42,7 @@ type flags struct {
 
 // Main is the whole program: it parses os.Args and exits.
 func Main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := Run(ctx, os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintf(os.Stderr, "irdump: %v\n", err)
-		os.Exit(1)
-	}
+	driver.Command("irdump", Run)
 }
 
 // Run does what the arguments say, printing to w.

@@ -302,6 +302,25 @@ func TestWriteRemovesStaleFilesAndKeepsOthers(t *testing.T) {
 	}
 }
 
+func TestWriteChangesNothingIfItFails(t *testing.T) {
+	dir := t.TempDir()
+	if err := glue.Write(dir, []glue.File{{"z_a.go", []byte("old")}}); err != nil {
+		t.Fatal(err)
+	}
+	// A folder where a file should be stands for a disk that is full.
+	if err := os.MkdirAll(filepath.Join(dir, "z_b.go.new"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := glue.Write(dir, []glue.File{{"z_a.go", []byte("new")}, {"z_b.go", []byte("b")}}); err == nil {
+		t.Error("no error")
+	}
+	for name, want := range map[string]string{"z_a.go": "old", "z_a.go.new": "", "z_b.go": ""} {
+		if got, _ := os.ReadFile(filepath.Join(dir, name)); string(got) != want {
+			t.Errorf("%s has %q, want %q", name, got, want)
+		}
+	}
+}
+
 const mainSource = `package main
 
 import (

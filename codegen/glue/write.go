@@ -7,11 +7,23 @@ import (
 	"strings"
 )
 
+// staged ends the names of files on their way; the go command does not look at them.
+const staged = ".new"
+
 // Write puts files into dir. Files whose contents are already right are left
 // alone, for the build cache's sake, and z_ files that files doesn't have are
-// removed from every folder it writes to.
-func Write(dir string, files []File) error {
+// removed from every folder it writes to. Nothing is changed before all of it is on
+// disk: a package of which half is old would not fit together.
+func Write(dir string, files []File) (err error) {
 	keep := map[string]bool{}
+	var ready []string // paths whose new contents stand beside them
+	defer func() {
+		if err != nil {
+			for _, p := range ready {
+				os.Remove(p + staged)
+			}
+		}
+	}()
 	folders := map[string]bool{dir: true, filepath.Join(dir, "trainer"): true}
 	for _, f := range files {
 		p := filepath.Join(dir, filepath.FromSlash(f.Path))
@@ -23,7 +35,13 @@ func Write(dir string, files []File) error {
 		if old, err := os.ReadFile(p); err == nil && bytes.Equal(old, f.Data) {
 			continue
 		}
-		if err := os.WriteFile(p, f.Data, 0o644); err != nil {
+		ready = append(ready, p)
+		if err := os.WriteFile(p+staged, f.Data, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, p := range ready {
+		if err := os.Rename(p+staged, p); err != nil {
 			return err
 		}
 	}

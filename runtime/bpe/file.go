@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/gouache-ml/gouache/runtime/disk"
 )
 
 // CLIP's vocabulary has 49,406 tokens; these two ids follow it. They are never
@@ -122,39 +124,11 @@ func (t *Tokenizer) formatToken(id int32) string {
 // Save writes the tokenizer as tokenizer.json; the same tokenizer gives the same
 // bytes. The file replaces an older one in one step.
 func (t *Tokenizer) Save(path string) error {
-	tmp, err := os.CreateTemp(dirOf(path), ".tokenizer-*")
-	if err != nil {
-		return err
-	}
-	w := bufio.NewWriterSize(tmp, 1<<16)
-	err = t.Write(w)
-	if err == nil {
-		err = w.Flush()
-	}
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if closed := tmp.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
+	var text bytes.Buffer
+	if err := t.Write(&text); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return nil
-}
-
-func dirOf(path string) string {
-	if i := strings.LastIndexByte(path, os.PathSeparator); i >= 0 {
-		return path[:i+1]
-	}
-	return "."
+	return disk.Replace(path, text.Bytes())
 }
 
 // Write writes the tokenizer in the format of tokenizer.json.

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/gouache-ml/gouache/runtime/disk"
 	"github.com/pelletier/go-toml/v2"
 )
 
@@ -116,7 +117,7 @@ func Save(cfg any, path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return os.WriteFile(path, text, 0o644)
+	return disk.Replace(path, text)
 }
 
 func checkTarget(cfg any) error {

@@ -9,10 +9,10 @@ import (
 	"image"
 	"image/png"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"unicode"
+
+	"github.com/gouache-ml/gouache/runtime/disk"
 )
 
 // Report is a page of sections, written as one HTML file that loads nothing else.
@@ -141,25 +141,7 @@ func (r Report) Save(path string) error {
 	if err := r.Write(&b); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".report-*")
-	if err != nil {
-		return fmt.Errorf("%s: %w; check the output directory", path, err)
-	}
-	_, err = tmp.Write(b.Bytes())
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if closed := tmp.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
+	return disk.Replace(path, b.Bytes())
 }
 
 func paragraphs(body string) []string {

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/gouache-ml/gouache/runtime/disk"
 )
 
 // Snapshot is an open snapshot whose hashes have been checked.
@@ -117,7 +119,7 @@ func verify(dir string, m *Manifest) error {
 			return fmt.Errorf("%s: missing, though the manifest lists it", path)
 		}
 		if err != nil {
-			return explain(path, err)
+			return disk.Explain(path, err)
 		}
 		info, err := f.Stat()
 		if err == nil && info.Size() != want.Bytes {
@@ -132,7 +134,7 @@ func verify(dir string, m *Manifest) error {
 		}
 		f.Close()
 		if err != nil {
-			return explain(path, err)
+			return disk.Explain(path, err)
 		}
 	}
 	return nil

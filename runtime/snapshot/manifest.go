@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/gouache-ml/gouache/runtime/disk"
 )
 
 // FormatVersion is the manifest format written; older ones are migrated when read.
@@ -76,7 +78,7 @@ func ReadManifest(dir string) (*Manifest, error) {
 		return nil, fmt.Errorf("%s: no %s, so this is no complete snapshot", dir, manifestName)
 	}
 	if err != nil {
-		return nil, explain(path, err)
+		return nil, disk.Explain(path, err)
 	}
 	var version struct{ Format int }
 	if err := json.Unmarshal(data, &version); err != nil {

@@ -5,16 +5,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"slices"
 	"sort"
-	"strings"
-	"syscall"
+
+	"github.com/gouache-ml/gouache/runtime/disk"
 )
 
 // maxHeader is the format's own limit on the JSON header.
@@ -26,7 +24,7 @@ const maxHeader = 100_000_000
 func WriteFile(path string, tensors []Tensor, metadata map[string]string) error {
 	f, err := os.Create(path)
 	if err != nil {
-		return explain(path, err)
+		return disk.Explain(path, err)
 	}
 	err = Write(f, tensors, metadata)
 	if err == nil {
@@ -35,7 +33,7 @@ func WriteFile(path string, tensors []Tensor, metadata map[string]string) error 
 	if closed := f.Close(); err == nil {
 		err = closed
 	}
-	return explain(path, err)
+	return disk.Explain(path, err)
 }
 
 // Write writes tensors in the safetensors format to w.
@@ -184,7 +182,7 @@ type entry struct {
 func OpenFile(path string) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, explain(path, err)
+		return nil, disk.Explain(path, err)
 	}
 	file := &File{path: path, f: f}
 	if err := file.readHeader(); err != nil {
@@ -421,39 +419,4 @@ func ReadFile(path string) ([]Tensor, map[string]string, error) {
 		}
 	}
 	return out, f.metadata, nil
-}
-
-// explain turns an error of the file system into one line: path, fact, what to do.
-func explain(path string, err error) error {
-	if err == nil {
-		return nil
-	}
-	var at *fs.PathError
-	var link *os.LinkError
-	cause := err
-	switch {
-	case errors.As(err, &at):
-		path, cause = at.Path, at.Err
-	case errors.As(err, &link):
-		path, cause = link.New, link.Err
-	}
-	remedy := ""
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		remedy = "free some space or choose another output directory"
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		remedy = "change its permissions or choose another output directory"
-	case errors.Is(err, fs.ErrNotExist):
-		remedy = "check the path"
-	case errors.Is(err, syscall.ENOTDIR):
-		remedy = "something that is not a directory is in the way"
-	}
-	prefix := path + ": "
-	if strings.HasPrefix(cause.Error(), prefix) {
-		prefix = ""
-	}
-	if remedy == "" {
-		return fmt.Errorf("%s%w", prefix, cause)
-	}
-	return fmt.Errorf("%s%w; %s", prefix, cause, remedy)
 }

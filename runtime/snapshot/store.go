@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/gouache-ml/gouache/runtime/disk"
 )
 
 // Store is a directory of snapshots of one training run.
@@ -113,19 +115,19 @@ func (s *Store) saveError(step int64, err error) error {
 // prepare makes the directory and sweeps what a killed Save left.
 func (s *Store) prepare() error {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-		return explain(s.Dir, err)
+		return disk.Explain(s.Dir, err)
 	}
 	if err := s.recover(); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
-		return explain(s.Dir, err)
+		return disk.Explain(s.Dir, err)
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), tmpPrefix) {
 			if err := os.RemoveAll(s.path(e.Name())); err != nil {
-				return explain(s.path(e.Name()), err)
+				return disk.Explain(s.path(e.Name()), err)
 			}
 		}
 	}
@@ -137,7 +139,7 @@ func (s *Store) prepare() error {
 func (s *Store) recover() error {
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
-		return explain(s.Dir, err)
+		return disk.Explain(s.Dir, err)
 	}
 	for _, e := range entries {
 		name, ok := strings.CutPrefix(e.Name(), oldPrefix)
@@ -147,7 +149,7 @@ func (s *Store) recover() error {
 		if _, err := os.Lstat(s.path(name)); errors.Is(err, fs.ErrNotExist) {
 			err = os.Rename(s.path(e.Name()), s.path(name))
 			if err != nil {
-				return explain(s.path(name), err)
+				return disk.Explain(s.path(name), err)
 			}
 			continue
 		}
@@ -162,24 +164,24 @@ func (s *Store) recover() error {
 func (s *Store) remove(name string) error {
 	gone := s.path(tmpPrefix + "gone-" + strings.TrimPrefix(name, oldPrefix))
 	if err := os.RemoveAll(gone); err != nil {
-		return explain(gone, err)
+		return disk.Explain(gone, err)
 	}
 	if err := os.Rename(s.path(name), gone); err != nil {
-		return explain(s.path(name), err)
+		return disk.Explain(s.path(name), err)
 	}
 	if err := s.at("remove " + name); err != nil {
-		return explain(gone, err)
+		return disk.Explain(gone, err)
 	}
-	return explain(gone, os.RemoveAll(gone))
+	return disk.Explain(gone, os.RemoveAll(gone))
 }
 
 // write fills the temporary directory; the manifest comes last.
 func (s *Store) write(tmp string, st State) error {
 	if err := s.at("mkdir"); err != nil {
-		return explain(tmp, err)
+		return disk.Explain(tmp, err)
 	}
 	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return explain(tmp, err)
+		return disk.Explain(tmp, err)
 	}
 	m := Manifest{Format: FormatVersion, Identity: st.Identity, Step: st.Step, Seed: st.Seed,
 		Config: st.Config, Cursor: st.Cursor, State: st.State}
@@ -217,11 +219,11 @@ func (s *Store) write(tmp string, st State) error {
 func (s *Store) writeFile(dir, name string, write func(io.Writer) error) (FileSum, error) {
 	path := filepath.Join(dir, name)
 	if err := s.at("create " + name); err != nil {
-		return FileSum{}, explain(path, err)
+		return FileSum{}, disk.Explain(path, err)
 	}
 	f, err := os.Create(path)
 	if err != nil {
-		return FileSum{}, explain(path, err)
+		return FileSum{}, disk.Explain(path, err)
 	}
 	hash := sha256.New()
 	counted := &countingWriter{w: io.MultiWriter(&faultyWriter{s, name, f}, hash)}
@@ -236,7 +238,7 @@ func (s *Store) writeFile(dir, name string, write func(io.Writer) error) (FileSu
 		err = closed
 	}
 	if err != nil {
-		return FileSum{}, explain(path, err)
+		return FileSum{}, disk.Explain(path, err)
 	}
 	return FileSum{name, counted.n, hex.EncodeToString(hash.Sum(nil))}, nil
 }
@@ -266,17 +268,17 @@ func (f *faultyWriter) Write(p []byte) (int, error) {
 
 func (s *Store) syncDir(dir string) error {
 	if err := s.at("sync " + filepath.Base(dir) + "/"); err != nil {
-		return explain(dir, err)
+		return disk.Explain(dir, err)
 	}
 	d, err := os.Open(dir)
 	if err != nil {
-		return explain(dir, err)
+		return disk.Explain(dir, err)
 	}
 	err = d.Sync()
 	if closed := d.Close(); err == nil {
 		err = closed
 	}
-	return explain(dir, err)
+	return disk.Explain(dir, err)
 }
 
 // publish renames the complete directory into place. A snapshot of the same step
@@ -286,18 +288,18 @@ func (s *Store) publish(tmp, name string) error {
 	replaced := false
 	if _, err := os.Lstat(final); err == nil {
 		if err := s.at("set aside"); err != nil {
-			return explain(final, err)
+			return disk.Explain(final, err)
 		}
 		if err := os.Rename(final, s.path(oldPrefix+name)); err != nil {
-			return explain(final, err)
+			return disk.Explain(final, err)
 		}
 		replaced = true
 	}
 	if err := s.at("rename"); err != nil {
-		return explain(final, err)
+		return disk.Explain(final, err)
 	}
 	if err := os.Rename(tmp, final); err != nil {
-		return explain(final, err)
+		return disk.Explain(final, err)
 	}
 	if err := s.syncDir(s.Dir); err != nil {
 		return err
@@ -323,11 +325,11 @@ func (s *Store) point(name string) error {
 	}
 	if err := s.at("rename latest"); err != nil {
 		os.Remove(s.path(tmp))
-		return explain(s.path(latestName), err)
+		return disk.Explain(s.path(latestName), err)
 	}
 	if err := os.Rename(s.path(tmp), s.path(latestName)); err != nil {
 		os.Remove(s.path(tmp))
-		return explain(s.path(latestName), err)
+		return disk.Explain(s.path(latestName), err)
 	}
 	return s.syncDir(s.Dir)
 }
@@ -362,7 +364,7 @@ func (s *Store) Steps() ([]int64, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, explain(s.Dir, err)
+		return nil, disk.Explain(s.Dir, err)
 	}
 	var steps []int64
 	for _, e := range entries {
@@ -403,7 +405,7 @@ func (s *Store) latestName() (string, error) {
 		return "", nil
 	}
 	if err != nil {
-		return "", explain(s.path(latestName), err)
+		return "", disk.Explain(s.path(latestName), err)
 	}
 	return strings.TrimSpace(string(data)), nil
 }
@@ -446,8 +448,8 @@ func (s *Store) suggest(step int64) string {
 		}
 		dir := s.dirOf(n)
 		if m, err := ReadManifest(dir); err == nil && verify(dir, m) == nil {
-			return fmt.Sprintf("; %s is good, resume from step %d", StepDir(n), n)
+			return fmt.Sprintf("; %s is good: to go on from it write its name into %s", StepDir(n), s.path(latestName))
 		}
 	}
-	return "; no earlier snapshot is good"
+	return fmt.Sprintf("; no earlier snapshot is good: move %s away and train again", s.Dir)
 }

@@ -273,7 +273,12 @@ func TestDamagedSnapshotNamesTheLastGoodOne(t *testing.T) {
 			damage.do(path, info.Size())
 			os.Truncate(filepath.Join(s.Dir, "step-00000020", "model.safetensors"), 5) // damaged too: not to be named
 			_, err := s.LoadLatest(demo)
-			if err == nil || !strings.Contains(err.Error(), dir) || !strings.HasSuffix(err.Error(), "step-00000010 is good, resume from step 10") || strings.Contains(err.Error(), "\n") {
+			if err == nil || !strings.Contains(err.Error(), dir) || !strings.HasSuffix(err.Error(), "step-00000010 is good: to go on from it write its name into "+s.path("latest")) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s %s: %v", name, damage.name, err)
+			}
+			// The advice works.
+			os.WriteFile(s.path("latest"), []byte("step-00000010\n"), 0o644)
+			if err := holds(s, state(10, 1)); err != nil {
 				t.Errorf("%s %s: %v", name, damage.name, err)
 			}
 		}

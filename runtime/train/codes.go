@@ -2,7 +2,9 @@ package train
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -230,7 +232,7 @@ func (c *Codes) write(path, key string) error {
 		{Name: "tokens", DType: "U16", Shape: []int{c.Len(), c.Image}, Data: tokens},
 		{Name: "captions", DType: "U8", Shape: []int{len(text)}, Data: text},
 		{Name: "caption_ends", DType: "I32", Shape: []int{c.Len()}, Data: ends},
-	}, map[string]string{"key": key, "seconds": strconv.FormatFloat(c.Seconds, 'f', 3, 64)})
+	}, map[string]string{"key": key, "sha256": sum(tokens, text, ends), "seconds": strconv.FormatFloat(c.Seconds, 'f', 3, 64)})
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
@@ -238,6 +240,16 @@ func (c *Codes) write(path, key string) error {
 		os.Remove(tmp)
 	}
 	return err
+}
+
+// sum tells whether the parts of the file are as they were written: other tokens
+// would train as well, to no good.
+func sum(parts ...[]byte) string {
+	h := sha256.New()
+	for _, p := range parts {
+		h.Write(p)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // readCodes gives nil where there is no file of that key.
@@ -261,6 +273,9 @@ func readCodes(path, key string, image int) (*Codes, error) {
 		return nil, fmt.Errorf("%s: seconds: %w; remove the file, it is made again", path, err)
 	}
 	ends, text, tokens := data["caption_ends"], data["captions"], data["tokens"]
+	if sum(tokens, text, ends) != metadata["sha256"] {
+		return nil, fmt.Errorf("%s: damaged: its SHA-256 is not the one written with it; remove the file, it is made again", path)
+	}
 	for i := 0; i+1 < len(tokens); i += 2 {
 		c.Tokens = append(c.Tokens, binary.LittleEndian.Uint16(tokens[i:]))
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gouache-ml/gouache/runtime/exec"
+	"github.com/gouache-ml/gouache/runtime/feed"
 	"github.com/gouache-ml/gouache/runtime/metrics"
 	"github.com/gouache-ml/gouache/runtime/snapshot"
 )
@@ -35,6 +36,8 @@ type Stage struct {
 	// Loss is the validation figure the plateau watches; "" is "loss".
 	Loss  string
 	Close func()
+	// Report says which pictures could not be used. May be nil.
+	Report func() feed.Report
 }
 
 // Loop trains one model.
@@ -107,8 +110,12 @@ func (l *Loop) Run(ctx context.Context) error {
 	if err := r.openLogs(first); err != nil {
 		return err
 	}
+	known := r.unusable().Total()
 	err = r.steps(ctx, first)
 	r.progress.Done()
+	if report := r.unusable(); report.Total() > known {
+		fmt.Fprintln(l.Log, report)
+	}
 	for _, c := range []interface{ Close() error }{r.log, r.events} {
 		if c == (*metrics.Events)(nil) {
 			continue
@@ -118,6 +125,14 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// unusable is the stage's report, empty where it has none.
+func (r *running) unusable() feed.Report {
+	if r.Stage.Report == nil {
+		return feed.Report{}
+	}
+	return r.Stage.Report()
 }
 
 func (r *running) programs() error {

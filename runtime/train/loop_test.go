@@ -8,6 +8,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -220,11 +222,43 @@ func TestCodesAreKeptForOneDVAE(t *testing.T) {
 	if again := must[os.FileInfo](t)(os.Stat(path)); os.SameFile(written, again) {
 		t.Error("codes of another dvae were taken over")
 	}
-	if err := os.Truncate(path, 1000); err != nil {
+	whole := must[[]byte](t)(os.ReadFile(path))
+	flipped := slices.Clone(whole)
+	flipped[len(flipped)-100] ^= 1
+	for name, data := range map[string][]byte{"cut": whole[:1000], "changed": flipped} {
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := train.Encode(context.Background(), c, d, m, "b", 8, io.Discard); err == nil || !strings.Contains(err.Error(), "remove the file") {
+			t.Errorf("%s codes: %v", name, err)
+		}
+	}
+}
+
+// A picture whose header is right and whose pixels are cut off is only found when
+// it is decoded.
+func TestPicturesFoundUnusableInTrainingAreReported(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 30 {
+		name := filepath.Join(dir, string(rune('a'+i)))
+		data := whiteSquare(t, 20)
+		if i%2 == 0 {
+			data = data[:len(data)-30]
+		}
+		if err := errors.Join(os.WriteFile(name+".png", data, 0o644), os.WriteFile(name+".txt", []byte("white"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := configIn(t.TempDir())
+	c.Data.Source, c.DVAE.Steps = dir, 4
+	m := must[train.Model](t)(toy.New().Model("dvae"))
+	s := must[*train.Stage](t)(train.DVAE(c, must[*train.Data](t)(train.OpenData(c, toy.Side)), m, toy.Codes))
+	var log strings.Builder
+	if err := (&train.Loop{Model: m, Stage: s, Config: c, Log: &log}).Run(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := train.Encode(context.Background(), c, d, m, "b", 8, io.Discard); err == nil || !strings.Contains(err.Error(), "remove the file") {
-		t.Errorf("damaged codes: %v", err)
+	if !regexp.MustCompile(`\d+ samples, \d+ skipped\n  \d+ with a picture that does not decode`).MatchString(log.String()) {
+		t.Errorf("no report in\n%s", log.String())
 	}
 }
 

@@ -21,7 +21,7 @@ func DVAE(c *Config, d *Data, m Model, codes int) (*Stage, error) {
 	next, last := int64(-1), int64(0)
 	usage := NewUsage(codes)
 	o := c.DVAE
-	s := &Stage{Name: "dvae", Unit: "images", Options: o.Options, Close: loader.Close}
+	s := &Stage{Name: "dvae", Unit: "images", Options: o.Options, Close: loader.Close, Report: loader.Report}
 	s.Fill = func(ctx context.Context, step int64) (float64, error) {
 		b, err := nextBatch(ctx, loader, &next, step)
 		if err != nil {
@@ -285,7 +285,7 @@ func CLIP(c *Config, d *Data, m Model, t *Tokenizer) (*Stage, error) {
 		return nil, err
 	}
 	next := int64(-1)
-	s := &Stage{Name: "clip", Unit: "images", Options: c.CLIP.Options, Close: loader.Close, Upstream: Upstream{Tokenizer: t.SHA256}}
+	s := &Stage{Name: "clip", Unit: "images", Options: c.CLIP.Options, Close: loader.Close, Report: loader.Report, Upstream: Upstream{Tokenizer: t.SHA256}}
 	s.Fill = func(ctx context.Context, step int64) (float64, error) {
 		b, err := nextBatch(ctx, loader, &next, step)
 		if err != nil {

@@ -90,7 +90,11 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer, open func
 		}
 	}()
 	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "trainer: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+		line := strings.ReplaceAll(err.Error(), "\n", "; ")
+		if errors.Is(err, syscall.ENOSPC) && !strings.Contains(line, "free some space") {
+			line += "; free some space"
+		}
+		fmt.Fprintf(stderr, "trainer: %s\n", line)
 		return code
 	}
 	var grammar commands
@@ -232,6 +236,9 @@ func configure(system string, flags *common, overrides []string) (*train.Config,
 	}
 	if flags.Out != "" {
 		folder = flags.Out
+	}
+	if info, err := os.Stat(folder); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%s: is a file; give -out a folder", folder)
 	}
 	file, own := flags.Config, false
 	if file == "" {

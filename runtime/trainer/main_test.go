@@ -140,7 +140,7 @@ func TestMistakesAreOneLineWithAdvice(t *testing.T) {
 		{append([]string{"train", "dvae", "-resume", "-out", done, "seed=5", "dvae.steps=40"}, short[:3]...), []string{"seed 1", "seed 5"}},
 		{append(append([]string{"train", "dvae", "-out", dir + "/b"}, short...), "data.source="+empty), []string{empty, "no captioned pictures"}},
 		{append(append([]string{"train", "dvae", "-out", dir + "/b"}, short...), "data.source=missing.tar"), []string{"missing.tar", "no file matches"}},
-		{append([]string{"train", "dvae", "-out", file}, short...), []string{file}},
+		{append([]string{"train", "dvae", "-out", file}, short...), []string{file, "is a file", "folder"}},
 		{[]string{"sample", "-out", done}, []string{"nothing to draw", "-caption"}},
 		{[]string{"sample", "-out", done, "-caption", "a dog"}, []string{"prior is not trained", "train prior first"}},
 		{[]string{"sample", "-out", done, "-caption", "a dog", "-temperature", "-1"}, []string{"temperature"}},

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/gouache-ml/gouache/runtime/disk"
 	"github.com/gouache-ml/gouache/runtime/feed"
 	"github.com/gouache-ml/gouache/runtime/feed/picture"
 	"github.com/gouache-ml/gouache/runtime/feed/shapes"
@@ -70,13 +71,15 @@ func (c *sampleCommand) run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	results, err := a.draw(ctx, captions, c.Candidates, !c.NoRank, given, o)
-	if err != nil {
-		return err
-	}
 	dir := c.To
 	if dir == "" {
 		dir = filepath.Join(a.cfg.Out, "samples")
+	} else if err := os.MkdirAll(dir, 0o777); err != nil { // before the work, which would be lost
+		return fmt.Errorf("%w; check -to", err)
+	}
+	results, err := a.draw(ctx, captions, c.Candidates, !c.NoRank, given, o)
+	if err != nil {
+		return err
 	}
 	return a.saveSamples(dir, results, c.Top, o)
 }
@@ -176,7 +179,7 @@ func (a *app) prompt(path string, rows int) ([]int32, error) {
 func readPicture(path string, side int) (picture.Picture, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return picture.Picture{}, err
+		return picture.Picture{}, disk.Explain(path, err)
 	}
 	defer f.Close()
 	m, _, err := image.Decode(f)
@@ -218,7 +221,7 @@ type savedSample struct {
 // samples.json.
 func (a *app) saveSamples(dir string, results []sample.Result, top int, o sample.Options) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("%w; check -to", err)
+		return disk.Explain(dir, err)
 	}
 	var all []savedSample
 	var pictures []picture.Picture
@@ -267,5 +270,5 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
+	return disk.Replace(path, append(text, '\n'))
 }

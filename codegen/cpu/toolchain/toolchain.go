@@ -97,7 +97,7 @@ var versionRE = regexp.MustCompile(`(?:LLVM version|LLD) (\d+[0-9.]*)`)
 func versionOf(path string) (string, error) {
 	out, err := exec.Command(path, "--version").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("%s: does not run: %v", path, err)
+		return "", fmt.Errorf("%s: does not run: %v; set %s to the bin folder of LLVM %d", path, err, Env, minVersion)
 	}
 	m := versionRE.FindSubmatch(out)
 	if m == nil {
