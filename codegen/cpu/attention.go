@@ -116,22 +116,27 @@ type entry struct {
 	n     V // how many, and
 	whole V // that rounded up to a multiple of 8
 	list  V // positions, as many as whole
-	words V // mask, nil for an entry of which everything is allowed
+	mask  V // offset of the mask's words, 0 for an entry of which everything is allowed
+	words V // their address, or nil where there is no mask; see masking
 }
 
-// entries emits f for the entries of a block; it is called twice, for entries
-// with and without a mask.
+// entries emits f for the entries of a block.
 func (a *attention) entries(from, to V, f func(e entry)) {
 	a.Range(from, to, c64(3), func(at V) {
 		e := entry{n: a.index(a.table, at)}
 		e.whole = a.And(a.Add(e.n, c64(7)), c64(-8))
 		e.list = a.At(a.table, a.index(a.table, a.Add(at, c64(1))))
-		mask := a.index(a.table, a.Add(at, c64(2)))
-		a.If(a.Eq(mask, c64(0)), func() []V { f(e); return nil }, func() []V {
-			e.words = a.At(a.table, mask)
-			f(e)
-			return nil
-		})
+		e.mask = a.index(a.table, a.Add(at, c64(2)))
+		f(e)
+	})
+}
+
+// masking emits f twice, for entries with and without a mask.
+func (a *attention) masking(e entry, f func(e entry)) {
+	a.If(a.Eq(e.mask, c64(0)), func() []V { f(e); return nil }, func() []V {
+		e.words = a.At(a.table, e.mask)
+		f(e)
+		return nil
 	})
 }
 
@@ -349,13 +354,10 @@ func (a *attention) scores(g *gatherer, y, s, n V) {
 // old value for the vector of lanes at q.
 func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
 	most := a.tileRows(laneVectors)
-	tiles := ceilDiv(a.d, most)
 	a.eachLane(func(q V) {
 		from := a.At(p, q)
-		for t := 0; t < tiles; t++ {
-			r := t * a.d / tiles
-			rows := (t+1)*a.d/tiles - r
-			to := a.Offset(a.At(out, q), r*laneCount)
+		tile := func(r V, rows int) {
+			to := a.At(out, a.Add(a.Mul(r, c64(laneCount)), q))
 			acc := make([]V, rows*laneVectors)
 			for i := range acc {
 				acc[i] = a.Load(a.Module.Vec(), a.Offset(to, i/laneVectors*laneCount+i%laneVectors*a.vl))
@@ -369,7 +371,7 @@ func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
 			acc = a.tile(rows, laneVectors, n, acc, func(k V) (func(i, j int) V, func(j, v int) V) {
 				var xs [deep]V
 				for j := range xs {
-					xs[j] = a.Offset(a.get(g, a.Add(k, c64(j))), r)
+					xs[j] = a.At(a.get(g, a.Add(k, c64(j))), r)
 				}
 				yk := a.At(from, a.Mul(k, c64(laneCount)))
 				return func(i, j int) V { return a.Offset(xs[j], i) }, func(j, v int) V { return a.Offset(yk, j*laneCount+v*a.vl) }
@@ -377,6 +379,11 @@ func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
 			for i, x := range acc {
 				a.Store(x, a.Offset(to, i/laneVectors*laneCount+i%laneVectors*a.vl))
 			}
+		}
+		rest := a.d % most
+		a.Range(c64(0), c64(a.d-rest), c64(most), func(r V) { tile(r, most) })
+		if rest > 0 {
+			tile(c64(a.d-rest), rest)
 		}
 	}, laneVectors)
 }
@@ -478,7 +485,7 @@ func (a *attention) forward(chunk V) {
 	a.entries(from, to, func(e entry) {
 		a.load(keys, e, nil)
 		a.scores(keys, qt, s, e.whole)
-		a.softmax(s, top, sum, corr, e)
+		a.masking(e, func(e entry) { a.softmax(s, top, sum, corr, e) })
 		a.load(values, e, keys)
 		a.collect(values, s, ot, e.whole, func(i V) V { return a.vector(corr, i) })
 	})
@@ -524,6 +531,26 @@ func (a *attention) softmax(s, top, sum, corr V, e entry) {
 	}, 1)
 }
 
+// scoreGradients replaces the scores s of one entry by probabilities, and the
+// products ds of gradients and values by the gradients of the scores, given
+// the rows of lse and delta.
+func (a *attention) scoreGradients(s, ds, lse, delta V, e entry) {
+	a.eachLane(func(i V) {
+		lv, dv := a.vector(lse, i), a.vector(delta, i)
+		a.pairs(e, i, 2, nil, func(_ int, c, allowed V, _ []V) []V {
+			at := a.lanesOf(s, c, i)
+			p := vmath.Exp(a.Func, a.FSub(a.Load(a.Module.Vec(), at), lv))
+			if allowed != nil {
+				p = a.Select(allowed, p, a.splat(0))
+			}
+			a.Store(p, at)
+			at = a.lanesOf(ds, c, i)
+			a.Store(a.FMul(p, a.FSub(a.Load(a.Module.Vec(), at), dv)), at)
+			return nil
+		})
+	}, 1)
+}
+
 // gradient is the template attention_bwd: q k v do lse delta table -> dq dk dv.
 func (a *attention) gradient(chunk V) {
 	const q, k, v, do, lse, delta, table, dq, dk, dv = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -550,20 +577,7 @@ func (a *attention) gradient(chunk V) {
 			a.load(values, x, keys)
 			a.scores(keys, qt, s, x.whole)
 			a.scores(values, gt, ds, x.whole)
-			a.eachLane(func(i V) {
-				lv, ev := a.vector(l, i), a.vector(e, i)
-				a.pairs(x, i, 2, nil, func(_ int, c, allowed V, _ []V) []V {
-					at := a.lanesOf(s, c, i)
-					p := vmath.Exp(a.Func, a.FSub(a.Load(a.Module.Vec(), at), lv))
-					if allowed != nil {
-						p = a.Select(allowed, p, a.splat(0))
-					}
-					a.Store(p, at)
-					at = a.lanesOf(ds, c, i)
-					a.Store(a.FMul(p, a.FSub(a.Load(a.Module.Vec(), at), ev)), at)
-					return nil
-				})
-			}, 1)
+			a.masking(x, func(x entry) { a.scoreGradients(s, ds, l, e, x) })
 			a.collect(keys, ds, sum, x.whole, nil)
 			a.scatter(s, gs, sumV, x)
 			a.scatter(ds, qs, sumK, x)

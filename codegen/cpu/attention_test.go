@@ -25,6 +25,13 @@ var attentionCases = []attentionCase{
 	{mask.Row(20, 8, 8), 1, mask.Len(20, 8, 8), 2, 40, ir.F32},
 	{mask.Column(32, 8, 8), 1, mask.Len(32, 8, 8), 1, 8, ir.F16},
 	{mask.Conv(16, 8, 8, 3), 1, mask.Len(16, 8, 8), 3, 33, ir.BF16},
+	{mask.Conv(3, 4, 4, 3), 2, mask.Len(3, 4, 4), 1, 96, ir.F32},
+	{mask.Column(3, 8, 8), 1, mask.Len(3, 8, 8), 2, 13, ir.F32},
+	{mask.Row(1, 4, 4), 2, 7, 1, 128, ir.F32},
+	{mask.Column(4, 4, 3), 1, 16, 2, 64, ir.BF16},
+	{mask.Causal(), 1, 33, 2, 130, ir.F32},
+	{mask.All(), 1, 33, 1, 31, ir.F16},
+	{mask.Causal().And(mask.Prefix(2).Or(mask.RowWindow(3))).Or(mask.Prefix(1)), 1, 67, 1, 48, ir.F32},
 }
 
 // attentionKernel builds template name for c; its table argument holds data.
