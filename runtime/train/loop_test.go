@@ -250,7 +250,7 @@ func TestPicturesFoundUnusableInTrainingAreReported(t *testing.T) {
 		}
 	}
 	c := configIn(t.TempDir())
-	c.Data.Source, c.DVAE.Steps = dir, 4
+	c.Data.Source, c.DVAE.Steps, c.DVAE.ValidateEvery = dir, 4, 0
 	m := must[train.Model](t)(toy.New().Model("dvae"))
 	s := must[*train.Stage](t)(train.DVAE(c, must[*train.Data](t)(train.OpenData(c, toy.Side)), m, toy.Codes))
 	var log strings.Builder
