@@ -24,14 +24,13 @@ func (in *input) info(w io.Writer) error {
 	}
 	before := map[*ir.Func]int{}
 	for _, m := range ms {
-		params, stored := 0, 0
+		params := 0
 		for _, g := range m.Globals {
 			if g.Role == ir.Param {
 				params += g.Type.Len()
 			}
-			stored += g.Type.Bytes()
 		}
-		fmt.Fprintf(w, "%s.%s: %d parameters, %d bytes stored\n", in.name, m.Name, params, stored)
+		fmt.Fprintf(w, "%s.%s: %d parameters\n", in.name, m.Name, params)
 		for _, f := range m.Funcs {
 			before[f] = len(f.Body)
 			if s := masks(f); s != "" {
@@ -46,6 +45,13 @@ func (in *input) info(w io.Writer) error {
 	}})
 	if err != nil {
 		return err
+	}
+	for _, m := range ms { // types of stored tensors are known now
+		stored := 0
+		for _, g := range m.Globals {
+			stored += g.Type.Bytes()
+		}
+		fmt.Fprintf(w, "%s.%s: %d bytes stored\n", in.name, m.Name, stored)
 	}
 	fmt.Fprintf(w, "verified after every pass; every buffer placed and checked; %d distinct kernels\n", len(s.Kernels))
 	return nil
