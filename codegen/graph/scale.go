@@ -218,7 +218,7 @@ func residualSums(f *ir.Func, forward []*ir.Instr, of map[*ir.Block]*group) (map
 				}
 			}
 			if branch < 0 || ends[in.Block] != nil {
-				return nil, fmt.Errorf("%s: %s leaves resblock %s, which scaling allows the sum of an outside value and the branch alone; compute it outside, or choose another scaling", in.Pos, r, in.Block.Name)
+				return nil, fmt.Errorf("%s: %s leaves resblock %s beside its residual sum, and its gradient would not be scaled; compute it outside, or choose another scaling", in.Pos, r, in.Block.Name)
 			}
 			sums[in], ends[in.Block] = branch, in
 		}

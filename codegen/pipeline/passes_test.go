@@ -358,3 +358,54 @@ func TestPassesKeepPrecisionsWellFormed(t *testing.T) {
 		}
 	}
 }
+
+// What a model keeps stays in the types it has.
+func TestPrecisionLeavesWhatIsKept(t *testing.T) {
+	m := ir.NewModule("m")
+	m.Precision = ir.Precision{Blocks: ir.F16, Weights: ir.F16}
+	f := m.NewFunc("f")
+	x := f.Input("x", ir.T(ir.F32, 4, 8))
+	s := nn.In(f)
+	a, b, c := s.Param("a", nn.Normal(1), 8, 8), s.Param("b", nn.Normal(1), 8, 8), s.Param("c", nn.Normal(1), 8, 8)
+	c.Global.Keep = true
+	f.Region("block", true, func() {
+		f.Result("a", ops.MatMul(x, a))
+		f.Result("b", ops.MatMul(ops.Keep(x), b))
+		f.Result("c", ops.MatMul(x, c))
+	})
+	f.Result("outside", ops.MatMul(x, s.Param("d", nn.Normal(1), 8, 8)))
+	if err := pipeline.Graph(f, pipeline.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]ir.DType{"a": ir.F16, "b": ir.F32, "c": ir.F32, "d": ir.F32} {
+		if got := m.Global(name).Type.DType; got != want {
+			t.Errorf("@%s is stored as %s, want %s", name, got, want)
+		}
+	}
+	for i, want := range []ir.DType{ir.F16, ir.F32, ir.F16, ir.F32} {
+		product := f.Results[i].Value.Def
+		for product.Op.Name() == "cast" {
+			product = product.Args[0].Def
+		}
+		if got := product.Results[0].Type.DType; product.Op.Name() != "matmul" || got != want {
+			t.Errorf("%s is a %s of %s, want %s", f.Results[i].Name, product.Op.Name(), got, want)
+		}
+		if d := f.Results[i].Value.Type.DType; d != ir.F32 {
+			t.Errorf("result %s is %s", f.Results[i].Name, d)
+		}
+	}
+}
+
+func TestScalingRefusesWhatIsNoResblock(t *testing.T) {
+	m := ir.NewModule("m")
+	m.Precision = ir.Precision{Blocks: ir.F16, Scaling: ir.ResblockScaling}
+	f := m.NewFunc("f")
+	x, w := f.Input("x", ir.T(ir.F32, 4, 8)), nn.In(f).Param("w", nn.Normal(1), 8, 8)
+	var y *ir.Value
+	f.Region("block", true, func() { y = ops.MatMul(x, w) })
+	f.Result("g", ops.Gradient(ops.Mean(y), w)[0])
+	err := pipeline.Graph(f, pipeline.Options{})
+	if err == nil || !strings.Contains(err.Error(), "leaves resblock block") {
+		t.Errorf("error %v", err)
+	}
+}
