@@ -36,10 +36,10 @@ func (c Config) check() error {
 	switch {
 	case c.ImageSize < 1 || c.Patch < 1 || c.ImageDim < 1 || c.ImageHeads < 1 || c.TextLen < 1 || c.TextVocab < 1 || c.TextDim < 1 || c.TextHeads < 1 || c.Layers < 1 || c.Embed < 1 || c.Batch < 1 || c.EmbedBatch < 0:
 		return fmt.Errorf("clip: %+v: sizes must be positive", c)
-	case c.Stem < 0 || c.Stem > 0 && (c.Patch < 2 || c.Patch&(c.Patch-1) != 0):
-		return fmt.Errorf("clip: a stem of %d channels with patches of %d; a stem needs patches of 2, 4, 8, ... pixels", c.Stem, c.Patch)
 	case c.ImageSize%c.Patch != 0:
 		return fmt.Errorf("clip: patches of %d don't divide an image of %d", c.Patch, c.ImageSize)
+	case c.Stem < 0 || c.Stem > 0 && (c.Patch < 2 || c.Patch&(c.Patch-1) != 0):
+		return fmt.Errorf("clip: a stem of %d channels with patches of %d; a stem needs patches of 2, 4, 8, ... pixels", c.Stem, c.Patch)
 	case c.ImageDim%c.ImageHeads != 0:
 		return fmt.Errorf("clip: %d heads don't divide image width %d", c.ImageHeads, c.ImageDim)
 	case c.TextDim%c.TextHeads != 0:
