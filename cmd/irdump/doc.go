@@ -6,6 +6,8 @@
 //	irdump -system demo -html train.html
 //	irdump -system demo -memory -func dvae.train -o memory
 //	irdump -system demo -kernel matmul -as asm
+//	irdump split.ir -from cse -to dce
+//	irdump -system demo -bisect -func prior.decode
 //
 // It adds the systems that come with Gouache to the program in codegen/dump;
 // start there. It changes nothing and generates no code.

@@ -5,5 +5,6 @@
 // It runs the passes of codegen/pipeline and prints with ir/text; it changes
 // nothing and writes no generated code.
 //
-// Start at Run; page.go makes the HTML page, memory.go the memory picture.
+// Start at Run; page.go makes the HTML page, memory.go the memory picture, and
+// bisect.go finds the pass or the launch that changes what is computed.
 package dump

@@ -15,6 +15,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/codegen/driver"
+	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/text"
@@ -26,6 +27,9 @@ type flags struct {
 	System string `help:"System to compile." placeholder:"NAME"`
 
 	Stage  string `help:"Print this stage: build, a pass, kern or plan." placeholder:"NAME"`
+	From   string `help:"Apply the passes from this one on alone, up to -to, and print the result." placeholder:"PASS"`
+	To     string `help:"Last pass to apply." placeholder:"PASS"`
+	Bisect bool   `help:"Run the functions in float64 after every pass and launch, and say where the results change."`
 	All    bool   `help:"Write every stage to a file in the folder -o."`
 	HTML   string `name:"html" help:"Write a page that shows one function pass by pass." placeholder:"FILE"`
 	Info   bool   `help:"Print parameters, masks, and every function's launches, memory and arithmetic."`
@@ -79,15 +83,19 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 		}
 	}
 	modes := 0
-	for _, on := range []bool{f.Stage != "", f.All, f.HTML != "", f.Info, f.Memory, f.Kernel != ""} {
+	for _, on := range []bool{f.Stage != "", f.From != "" || f.To != "", f.Bisect, f.All, f.HTML != "", f.Info, f.Memory, f.Kernel != ""} {
 		if on {
 			modes++
 		}
 	}
 	if modes > 1 {
-		return fmt.Errorf("choose one of -stage, -all, -html, -info, -memory and -kernel")
+		return fmt.Errorf("choose one of -stage, -from with -to, -bisect, -all, -html, -info, -memory and -kernel")
 	}
 	switch {
+	case f.From != "" || f.To != "":
+		return in.passes(f.From, f.To, w)
+	case f.Bisect:
+		return in.bisect(pipeline.Passes, w)
 	case f.All:
 		if f.Output == "" {
 			return fmt.Errorf("-all writes one file a stage; say where with -o DIR")

@@ -117,7 +117,7 @@ func (in *input) columns(model, fn string) ([]column, error) {
 	}
 	var cols []column
 	before := ""
-	err := in.graphs(func(stage string, ms []*ir.Module) error {
+	err := in.graphs(pipeline.Passes, func(stage string, ms []*ir.Module) error {
 		for _, m := range ms {
 			f := m.Func(fn)
 			if m.Name != model || f == nil {

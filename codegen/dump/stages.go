@@ -75,7 +75,7 @@ func (in *input) stage(name string) (string, error) {
 		return in.planText()
 	}
 	found := ""
-	err := in.graphs(func(stage string, ms []*ir.Module) error {
+	err := in.graphs(pipeline.Passes, func(stage string, ms []*ir.Module) error {
 		if stage != name {
 			return nil
 		}
@@ -90,8 +90,42 @@ func (in *input) stage(name string) (string, error) {
 
 var errStop = fmt.Errorf("stop")
 
-// graphs calls see with the modules as built and after every graph pass.
-func (in *input) graphs(see func(stage string, ms []*ir.Module) error) error {
+// passes prints what the passes from..to, which may be empty for the first and the
+// last one, make of the input as it is.
+func (in *input) passes(from, to string, w io.Writer) error {
+	var names []string
+	for _, p := range pipeline.Passes {
+		names = append(names, p.Name)
+	}
+	first, last := 0, len(names)-1
+	for _, end := range []struct {
+		flag, name string
+		at         *int
+	}{{"-from", from, &first}, {"-to", to, &last}} {
+		if end.name == "" {
+			continue
+		}
+		if *end.at = slices.Index(names, end.name); *end.at < 0 {
+			return fmt.Errorf("%s: unknown pass %q; one of %s", end.flag, end.name, strings.Join(names, ", "))
+		}
+	}
+	if last < first {
+		return fmt.Errorf("-from %s comes after -to %s; the order is %s", from, to, strings.Join(names, ", "))
+	}
+	return in.graphs(pipeline.Passes[first:last+1], func(stage string, ms []*ir.Module) error {
+		if stage != names[last] {
+			return nil
+		}
+		s, err := in.modules(ms)
+		if err == nil {
+			_, err = io.WriteString(w, s)
+		}
+		return err
+	})
+}
+
+// graphs calls see with the modules as built and after each of the passes.
+func (in *input) graphs(passes []pipeline.Pass, see func(stage string, ms []*ir.Module) error) error {
 	ms, err := in.build()
 	if err != nil {
 		return err
@@ -112,7 +146,7 @@ func (in *input) graphs(see func(stage string, ms []*ir.Module) error) error {
 	} else if err != nil {
 		return err
 	}
-	for _, p := range pipeline.Passes {
+	for _, p := range passes {
 		for _, m := range ms {
 			for _, f := range m.Funcs {
 				if err := p.Run(f); err != nil {
@@ -303,7 +337,7 @@ func (in *input) all(dir string, w io.Writer) error {
 		_, err := fmt.Fprintln(w, path)
 		return err
 	}
-	err := in.graphs(func(stage string, ms []*ir.Module) error {
+	err := in.graphs(pipeline.Passes, func(stage string, ms []*ir.Module) error {
 		s, err := in.modules(ms)
 		if err != nil {
 			return err

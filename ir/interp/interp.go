@@ -11,8 +11,24 @@ import (
 // and the new contents of the globals f updates; neither map it is given
 // changes.
 func Run(f *ir.Func, inputs, globals map[string]*ir.Tensor) (results, updates map[string]*ir.Tensor, err error) {
-	if err := f.Err(); err != nil {
+	vals, err := Values(f, inputs, globals)
+	if err != nil {
 		return nil, nil, err
+	}
+	results, updates = map[string]*ir.Tensor{}, map[string]*ir.Tensor{}
+	for _, r := range f.Results {
+		results[r.Name] = vals[r.Value.ID]
+	}
+	for _, u := range f.Updates {
+		updates[u.Global.Name] = vals[u.Value.ID]
+	}
+	return results, updates, nil
+}
+
+// Values is Run, and returns every value of f by its ID.
+func Values(f *ir.Func, inputs, globals map[string]*ir.Tensor) ([]*ir.Tensor, error) {
+	if err := f.Err(); err != nil {
+		return nil, err
 	}
 	vals := make([]*ir.Tensor, f.NumValues())
 	set := func(v *ir.Value, t *ir.Tensor, what string) error {
@@ -27,25 +43,26 @@ func Run(f *ir.Func, inputs, globals map[string]*ir.Tensor) (results, updates ma
 	}
 	for _, v := range f.Inputs {
 		if err := set(v, inputs[v.Name], "input"); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	for _, v := range f.Reads() {
 		t := globals[v.Global.Name]
 		if t == nil && v.Global.Role == ir.Const {
+			var err error
 			if t, err = constant(v.Global); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 		}
 		if err := set(v, t, "global"); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	for _, in := range f.Body {
 		args := make([]*ir.Tensor, len(in.Args))
 		for i, a := range in.Args {
 			if args[i] = vals[a.ID]; args[i] == nil {
-				return nil, nil, fmt.Errorf("internal: %s: %s reads %s before it is computed", in.Pos, in.Op.Name(), a)
+				return nil, fmt.Errorf("internal: %s: %s reads %s before it is computed", in.Pos, in.Op.Name(), a)
 			}
 		}
 		outs := make([]ir.Type, len(in.Results))
@@ -54,20 +71,13 @@ func Run(f *ir.Func, inputs, globals map[string]*ir.Tensor) (results, updates ma
 		}
 		got := in.Op.Ref(args, outs)
 		if len(got) != len(outs) {
-			return nil, nil, fmt.Errorf("%s: %s cannot be executed; expand it first", in.Pos, in.Op.Name())
+			return nil, fmt.Errorf("%s: %s cannot be executed; expand it first", in.Pos, in.Op.Name())
 		}
 		for i, r := range in.Results {
 			if err := set(r, got[i], "result"); err != nil {
-				return nil, nil, fmt.Errorf("internal: %s: %s: %w", in.Pos, in.Op.Name(), err)
+				return nil, fmt.Errorf("internal: %s: %s: %w", in.Pos, in.Op.Name(), err)
 			}
 		}
 	}
-	results, updates = map[string]*ir.Tensor{}, map[string]*ir.Tensor{}
-	for _, r := range f.Results {
-		results[r.Name] = vals[r.Value.ID]
-	}
-	for _, u := range f.Updates {
-		updates[u.Global.Name] = vals[u.Value.ID]
-	}
-	return results, updates, nil
+	return vals, nil
 }
