@@ -204,21 +204,38 @@ func TestInitFillsEachTensorItsWay(t *testing.T) {
 	}
 }
 
-// Vectors of Random123's kat_vectors.
-func TestPhiloxMatchesKnownAnswers(t *testing.T) {
-	const f = 0xffffffff
-	for _, k := range []struct {
-		c    [4]uint32
-		k    [2]uint32
-		want [4]uint32
-	}{
-		{[4]uint32{}, [2]uint32{}, [4]uint32{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-		{[4]uint32{f, f, f, f}, [2]uint32{f, f}, [4]uint32{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-		{[4]uint32{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, [2]uint32{0xa4093822, 0x299f31d0}, [4]uint32{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
-	} {
-		if got := philox(k.c, k.k[0], k.k[1]); got != k.want {
-			t.Errorf("philox(%x, %x) = %x, want %x", k.c, k.k, got, k.want)
+func TestNormalsAreNormal(t *testing.T) {
+	const parts, n = 64, fillElems
+	var sum, squares, fourth, with float64
+	beyond := 0
+	for part := range parts {
+		a, b := normals(7, hashName("w"), part), normals(7, hashName("w"), part+1)
+		for range n {
+			x := a.NormFloat64()
+			sum, squares, fourth, with = sum+x, squares+x*x, fourth+x*x*x*x, with+x*b.NormFloat64()
+			if math.Abs(x) > 3 {
+				beyond++
+			}
 		}
+	}
+	const all = parts * n
+	// Six standard errors of each figure.
+	for _, c := range []struct {
+		what            string
+		got, want, near float64
+	}{
+		{"mean", sum / all, 0, 6 / math.Sqrt(all)},
+		{"variance", squares / all, 1, 6 * math.Sqrt(2./all)},
+		{"fourth moment", fourth / all, 3, 6 * math.Sqrt(96./all)},
+		{"product with the next part", with / all, 0, 6 / math.Sqrt(all)},
+		{"share beyond 3", float64(beyond) / all, 0.0026998, 6 * math.Sqrt(0.0027/all)},
+	} {
+		if math.Abs(c.got-c.want) > c.near {
+			t.Errorf("%s is %v, want %v within %v", c.what, c.got, c.want, c.near)
+		}
+	}
+	if normals(7, 1, 0).NormFloat64() == normals(8, 1, 0).NormFloat64() || normals(7, 1, 0).NormFloat64() == normals(7, 2, 0).NormFloat64() {
+		t.Error("another seed or name draws the same numbers")
 	}
 }
 

@@ -205,8 +205,8 @@ func (m *Model) Init(seed uint64) error {
 	return nil
 }
 
-// fillElems is the number of elements that one thread fills at a time, about 1 ms of work. It is
-// even: normals come in pairs.
+// fillElems is the number of elements that one thread fills at a time, a fraction of a
+// millisecond of work.
 const fillElems = 1 << 15
 
 // each calls f for parts of 0..n-1 on all threads.
@@ -233,12 +233,15 @@ func (m *Model) fill(g *Global, seed uint64) error {
 	case g.init == "normal":
 		name := hashName(g.Name)
 		m.each(g.Len(), func(lo, hi int) {
-			for i := lo; i < hi; i += 2 {
-				x, y := normals(seed, name, uint64(i/2))
-				g.set(i, g.std*x)
-				if i+1 < hi {
-					g.set(i+1, g.std*y)
+			r := normals(seed, name, lo/fillElems)
+			if f, err := g.F32(); err == nil {
+				for i := lo; i < hi; i++ {
+					f[i] = float32(g.std * r.NormFloat64())
 				}
+				return
+			}
+			for i := lo; i < hi; i++ {
+				g.set(i, g.std*r.NormFloat64())
 			}
 		})
 	default:
