@@ -233,15 +233,19 @@ func (in *input) plan() (*plan.System, error) {
 	return pipeline.Compile(in.name, ms, pipeline.Options{Backend: cpu.Backend{}})
 }
 
+// kernels lists the kernels, with a choice of functions only theirs.
 func (in *input) kernels() ([]*kern.Kernel, error) {
-	if in.file != nil && len(in.file.Kernels) > 0 {
+	if in.file != nil && len(in.file.Kernels) > 0 && in.only == nil {
 		return in.file.Kernels, nil
 	}
-	p, err := in.plan()
+	s, err := in.plan()
 	if err != nil {
 		return nil, err
 	}
-	return p.Kernels, nil
+	if in.only != nil {
+		return in.launched(s)
+	}
+	return s.Kernels, nil
 }
 
 // programs lists the programs asked for as model.function.
@@ -263,20 +267,11 @@ func (in *input) programs(s *plan.System) (names []string, programs []*plan.Prog
 	return names, programs, nil
 }
 
-// kernText prints the kernels, with a choice of functions only theirs.
+// kernText prints the kernels.
 func (in *input) kernText() (string, error) {
 	ks, err := in.kernels()
 	if err != nil {
 		return "", err
-	}
-	if in.only != nil {
-		s, err := in.plan()
-		if err != nil {
-			return "", err
-		}
-		if ks, err = in.launched(s); err != nil {
-			return "", err
-		}
 	}
 	var parts []string
 	for _, k := range ks {
