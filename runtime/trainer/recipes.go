@@ -63,21 +63,21 @@ func paper() train.Config {
 func demo(c *train.Config) {
 	c.Data = train.DataConfig{Source: "shapes", HoldBack: 1024, Pictures: 40_000, Views: 1}
 	d := &c.DVAE
-	d.Steps, d.LR, d.LRMin, d.DecayOver = 3500, 4e-3, 5e-5, 1
+	d.Steps, d.LR, d.LRMin, d.DecayOver = 3000, 4e-3, 5e-5, 1
 	d.WarmUp, d.AverageDecay = 100, 0.998
 	d.Beta, d.BetaOver, d.Tau, d.TauOver = 4, 0.03, 1./16, 1
 	d.ValidateEvery, d.ValidateBatches = 250, 4
 	p := &c.Prior
-	p.Steps, p.LR, p.LRMin, p.Schedule = 5200, 1.5e-3, 2e-5, train.ScheduleCosine
+	p.Steps, p.LR, p.LRMin, p.Schedule = 5600, 1.5e-3, 2e-5, train.ScheduleCosine
 	p.WarmUp, p.AverageDecay, p.AverageEvery = 100, 0.9, 10
 	p.ValidateEvery, p.ValidateBatches = 500, 16
 	k := &c.CLIP
-	k.Steps, k.LR, k.LRMin, k.WarmUp, k.AverageDecay = 2000, 6e-4, 1e-5, 50, 0.99
+	k.Steps, k.LR, k.LRMin, k.WarmUp, k.AverageDecay = 3000, 6e-4, 1e-5, 100, 0.99
 	k.Pool = 256
 	k.ValidateEvery, k.ValidateBatches = 400, 8
 	c.Snapshot.Every = 250
 	c.Log.Every = 10
-	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 120, 64, 0.7
+	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 120, 64, 0.85
 }
 
 // emoji is for hours on one GPU, on a folder of small pictures.
