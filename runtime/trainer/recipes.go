@@ -77,7 +77,7 @@ func demo(c *train.Config) {
 	k.ValidateEvery, k.ValidateBatches = 400, 8
 	c.Snapshot.Every = 250
 	c.Log.Every = 10
-	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 120, 64, 0.85
+	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 120, 128, 0.85
 }
 
 // emoji is for hours on one GPU, on a folder of small pictures.
