@@ -331,6 +331,9 @@ func (op CastOp) Samples() []Sample {
 	}
 }
 
+// Simplify finds casts to the type that is there.
+func (CastOp) Simplify(in *ir.Instr) *ir.Value { return sameType(in, in.Args[0]) }
+
 // Cast converts x to element type d; x itself when it has that type.
 func Cast(x *ir.Value, d ir.DType) *ir.Value {
 	if !x.Invalid() && x.Type.DType == d {

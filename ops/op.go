@@ -54,6 +54,36 @@ type Emitter struct {
 	Arg func(i int, idx []kern.Index) (*kern.Node, error)
 }
 
+// Simplifier ops have uses that compute what is there already, or in two
+// steps what takes one.
+type Simplifier interface {
+	Op
+	// Simplify returns a value that equals the result of in bit for bit, or
+	// nil. It may make in read a value further back instead.
+	Simplify(in *ir.Instr) *ir.Value
+}
+
+// before is the argument of the instruction that makes v if its op is of type
+// T, as the inner of two views.
+func before[T ir.Op](v *ir.Value) (op T, arg *ir.Value) {
+	if v.Def == nil {
+		return op, nil
+	}
+	op, ok := v.Def.Op.(T)
+	if !ok {
+		return op, nil
+	}
+	return op, v.Def.Args[0]
+}
+
+// sameType is x if the result of in has its type.
+func sameType(in *ir.Instr, x *ir.Value) *ir.Value {
+	if in.Results[0].Type.Equal(x.Type) {
+		return x
+	}
+	return nil
+}
+
 // Reducer ops combine the elements of argument 0 along some axes. The result
 // keeps the reduced axes with extent 1.
 type Reducer interface {

@@ -277,6 +277,12 @@ func (NegOp) VJP(_ *ir.Instr, g []*ir.Value) []*ir.Value { return grads(Neg(g[0]
 // Samples covers f32.
 func (op NegOp) Samples() []Sample { return pointwiseSamples(op, 1, ir.F32) }
 
+// Simplify finds the negative of a negative.
+func (NegOp) Simplify(in *ir.Instr) *ir.Value {
+	_, x := before[NegOp](in.Args[0])
+	return x
+}
+
 // Neg is -x.
 func Neg(x *ir.Value) *ir.Value { return apply(NegOp{}, x) }
 
@@ -500,6 +506,14 @@ func (op MulConstOp) VJP(_ *ir.Instr, g []*ir.Value) []*ir.Value {
 func (op MulConstOp) Samples() []Sample {
 	op.Value = -1.5
 	return pointwiseSamples(op, 1, ir.F32)
+}
+
+// Simplify finds factors of 1.
+func (op MulConstOp) Simplify(in *ir.Instr) *ir.Value {
+	if op.Value == 1 {
+		return in.Args[0]
+	}
+	return nil
 }
 
 // MulConst is x * c.

@@ -83,6 +83,14 @@ func (op ReshapeOp) Samples() []Sample {
 	}
 }
 
+// Simplify skips a reshape before this one.
+func (ReshapeOp) Simplify(in *ir.Instr) *ir.Value {
+	if _, x := before[ReshapeOp](in.Args[0]); x != nil {
+		in.Args[0] = x
+	}
+	return sameType(in, in.Args[0])
+}
+
 // Reshape gives x another shape of as many elements. One extent may be -1: it
 // becomes what is left. x itself when it has that shape.
 func Reshape(x *ir.Value, shape ...int) *ir.Value {
@@ -177,6 +185,24 @@ func (op TransposeOp) Samples() []Sample {
 		sample([]int{2, 3, 7}, []int{2, 0, 1}),
 		sample([]int{2, 5, 3, 4}, []int{0, 2, 1, 3}),
 	}
+}
+
+// Simplify joins two transpositions, and finds those that change nothing.
+func (op TransposeOp) Simplify(in *ir.Instr) *ir.Value {
+	if inner, x := before[TransposeOp](in.Args[0]); x != nil {
+		perm := make([]int, len(op.Perm))
+		for i, p := range op.Perm {
+			perm[i] = inner.Perm[p]
+		}
+		op.Perm = perm
+		in.Op, in.Args[0] = op, x
+	}
+	for i, p := range op.Perm {
+		if p != i {
+			return nil
+		}
+	}
+	return in.Args[0]
 }
 
 // Transpose reorders dimensions: dimension i of the result is dimension
@@ -277,6 +303,14 @@ func (op BroadcastToOp) Samples() []Sample {
 	}
 }
 
+// Simplify skips a broadcast before this one.
+func (BroadcastToOp) Simplify(in *ir.Instr) *ir.Value {
+	if _, x := before[BroadcastToOp](in.Args[0]); x != nil {
+		in.Args[0] = x
+	}
+	return sameType(in, in.Args[0])
+}
+
 // BroadcastTo repeats x to the given shape; x itself when it has it.
 func BroadcastTo(x *ir.Value, shape ...int) *ir.Value {
 	if !x.Invalid() && ir.SameShape(x.Type.Shape, shape) {
@@ -374,6 +408,9 @@ func (op SliceOp) Samples() []Sample {
 		sample([]int{2, 9, 4}, []int{0, 2, 0}, []int{2, 9, 4}, []int{1, 3, 2}),
 	}
 }
+
+// Simplify finds slices that are the whole.
+func (SliceOp) Simplify(in *ir.Instr) *ir.Value { return sameType(in, in.Args[0]) }
 
 // Slice takes elements start to limit-1 of every dimension. x itself when
 // that is all of it.

@@ -1,0 +1,30 @@
+package graph
+
+import (
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ops"
+)
+
+// Simplify drops instructions that compute what is there already, by the
+// rules of the ops (ops.Simplifier): negations that cancel, views of views,
+// casts to the same type. No rule changes a bit; merging constants would.
+func Simplify(f *ir.Func) error {
+	subst := map[*ir.Value]*ir.Value{}
+	for _, in := range f.Body {
+		for i, a := range in.Args {
+			if w := subst[a]; w != nil {
+				in.Args[i] = w
+			}
+		}
+		op, ok := in.Op.(ops.Simplifier)
+		if !ok {
+			continue
+		}
+		// A result keeps memory of its own, so inputs and globals stay copied.
+		if w := op.Simplify(in); w != nil && w.Def != nil {
+			subst[in.Results[0]] = w
+		}
+	}
+	replace(f, subst)
+	return nil
+}
