@@ -241,13 +241,17 @@ func cause(err error) error {
 // and txt the caption; others, such as json, are ignored. A pattern may use *, ? and
 // [] as in a shell, and one or more numeric ranges such as {000..127}. Shards are
 // taken in sorted order. From a damaged or truncated shard the samples before the
-// damage are used, and the report has a line about the rest.
+// damage are used, and the report has a line about the rest, as about numbers of a
+// range that have no file.
 func Shards(pattern string, filters ...Filter) (Source, error) {
-	var files []string
+	var files, missing []string
 	for _, p := range expandRanges(pattern) {
 		match, err := filepath.Glob(p)
 		if err != nil {
 			return nil, fmt.Errorf("shards %s: %w: quote special characters with a backslash", pattern, err)
+		}
+		if len(match) == 0 {
+			missing = append(missing, p)
 		}
 		files = append(files, match...)
 	}
@@ -258,6 +262,12 @@ func Shards(pattern string, filters ...Filter) (Source, error) {
 	}
 	g := &gathering{byKey: map[string]*halves{}, filters: filters}
 	var faults []string
+	switch n := len(missing); {
+	case n == 1:
+		faults = append(faults, fmt.Sprintf("shard %s: no such file", missing[0]))
+	case n > 1:
+		faults = append(faults, fmt.Sprintf("shards %s to %s: %d of the range have no file", missing[0], missing[n-1], n))
+	}
 	for _, f := range files {
 		if fault := g.shard(f); fault != "" {
 			faults = append(faults, fault)
@@ -294,6 +304,9 @@ func (g *gathering) shard(file string) (fault string) {
 	for end := int64(0); ; {
 		h, err := r.Next()
 		if err == io.EOF {
+			if info.Size() < end+512 {
+				return fmt.Sprintf("shard %s: ends at %d without the mark of an archive's end, so it may be cut: its %d files are used", file, info.Size(), read)
+			}
 			return ""
 		}
 		if err != nil {

@@ -207,6 +207,26 @@ func TestBadSamplesAreSkippedAndCounted(t *testing.T) {
 	}
 }
 
+func TestNumbersWithoutAShardAreReported(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "s-01.tar"), tarred(t, emoji(t)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for pattern, want := range map[string]string{
+		"s-{00..04}.tar": "shards " + dir + "/s-00.tar to " + dir + "/s-04.tar: 4 of the range have no file",
+		"s-{01..02}.tar": "shard " + dir + "/s-02.tar: no such file",
+		"s-{01..01}.tar": "",
+	} {
+		src, err := Shards(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(src.Report().Faults, "\n"); got != want {
+			t.Errorf("%s: faults are %q, want %q", pattern, got, want)
+		}
+	}
+}
+
 func TestTruncatedShardKeepsWhatComesBefore(t *testing.T) {
 	whole := tarred(t, emoji(t))
 	// Entry 9 is the taco; its data starts after nine entries and its own header.
@@ -222,7 +242,7 @@ func TestTruncatedShardKeepsWhatComesBefore(t *testing.T) {
 	}{
 		"inside data":   {whole[:start+100], 3, fmt.Sprintf("emoji/000003.jpg is cut off: its data starts at offset %d", start)},
 		"inside header": {whole[:start-200], 3, fmt.Sprintf("not readable from offset %d", start-512)},
-		"no end mark":   {whole[:start-512], 3, ""},
+		"no end mark":   {whole[:start-512], 3, "without the mark of an archive's end"},
 		"garbage": {append(append(slices.Clone(whole[:start-512]), bytes.Repeat([]byte{0xAB}, 2048)...), whole[start:]...), 3,
 			fmt.Sprintf("not readable from offset %d", start-512)},
 	} {
