@@ -12,6 +12,8 @@ type Module struct {
 	Funcs   []*Func
 	// Precision is what the precision pass will do.
 	Precision Precision
+	// Remat says what gradients compute again.
+	Remat Remat
 
 	globals map[string]*Global
 }

@@ -29,6 +29,7 @@ type flags struct {
 	Output    string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
 	Target    []string `help:"Processors to compile for (default: all)." placeholder:"NAME"`
 	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
+	Remat     string   `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
 	Quiet     bool     `short:"q" help:"Print errors only."`
 }
 
@@ -112,6 +113,9 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 		return err
 	}
 	if err := system.SetPrecision(modules, f.Precision); err != nil {
+		return err
+	}
+	if err := system.SetRemat(modules, f.Remat); err != nil {
 		return err
 	}
 	plan, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: cpu.Backend{}})

@@ -42,6 +42,7 @@ type flags struct {
 	Output string `name:"output" short:"o" help:"Folder to write to." placeholder:"DIR"`
 
 	Precision string `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
+	Remat     string `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
 }
 
 // Main is the whole program: it parses os.Args and exits.
@@ -68,11 +69,14 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if build := in.build; f.Precision != "" {
+	if build := in.build; f.Precision != "" || f.Remat != "" {
 		in.build = func() ([]*ir.Module, error) {
 			ms, err := build()
 			if err == nil {
 				err = system.SetPrecision(ms, f.Precision)
+			}
+			if err == nil {
+				err = system.SetRemat(ms, f.Remat)
 			}
 			return ms, err
 		}

@@ -123,6 +123,9 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 			if err != nil {
 				return nil, fmt.Errorf("%s.%w", m.Name, err)
 			}
+			if m.Remat == ir.RematBlocks {
+				sched.Remat(p, blocks(f))
+			}
 			report, err := sched.Place(p)
 			if err != nil {
 				return nil, fmt.Errorf("%s.%s: %w", m.Name, f.Name, err)
@@ -152,6 +155,30 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 	}
 	sys.Kernels = lib.Kernels()
 	return sys, nil
+}
+
+// blocks names the resblocks of f, or all its regions if it has none but those
+// where the backward pass begins: there nothing is kept for long.
+func blocks(f *ir.Func) map[string]bool {
+	all, res := map[string]bool{}, map[string]bool{}
+	last := ""
+	for _, in := range f.Body {
+		switch b := in.Block; {
+		case b == nil:
+		case b.Backward && last == "":
+			last = b.Name
+		case !b.Backward:
+			all[b.Name] = true
+			if b.Resblock {
+				res[b.Name] = true
+			}
+		}
+	}
+	delete(all, last)
+	if len(res) > 0 {
+		return res
+	}
+	return all
 }
 
 // fingerprint identifies the stored tensors a snapshot holds.

@@ -74,6 +74,22 @@ func Names() []string {
 	return names
 }
 
+// SetRemat makes modules be compiled with a way of recomputation, as
+// ir.ParseRemat reads it; "" leaves them their own.
+func SetRemat(modules []*ir.Module, name string) error {
+	if name == "" {
+		return nil
+	}
+	r, err := ir.ParseRemat(name)
+	if err != nil {
+		return err
+	}
+	for _, m := range modules {
+		m.Remat = r
+	}
+	return nil
+}
+
 // SetPrecision makes modules be compiled with a preset or a change of one, as
 // ir.ParsePrecision reads it; "" leaves them their own.
 func SetPrecision(modules []*ir.Module, name string) error {
