@@ -30,9 +30,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		if err != flag.ErrHelp {
-			fmt.Fprintf(os.Stderr, "kbench: %v\n", err)
+		if err == flag.ErrHelp {
+			return
 		}
+		fmt.Fprintf(os.Stderr, "kbench: %v\n", err)
 		os.Exit(1)
 	}
 }
@@ -41,7 +42,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	var o options
 	var run string
 	f := flag.NewFlagSet("kbench", flag.ContinueOnError)
-	f.SetOutput(usage)
+	f.SetOutput(io.Discard) // an error is one line
 	f.StringVar(&o.system, "system", "demo", "`system` whose kernels to measure")
 	f.StringVar(&o.program, "program", "", "run `MODEL.PROGRAM` whole and show where its time goes; with -run, measure its kernels alone")
 	f.StringVar(&run, "run", "", "measure kernels whose name matches the `regexp` (default all)")
@@ -56,8 +57,13 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.trace, "trace", "", "with -program, write its fastest run to `FILE`, for ui.perfetto.dev")
 	f.BoolVar(&o.list, "list", false, "list kernels and programs, measure nothing")
 	f.BoolVar(&o.peaks, "peaks", false, "measure the peaks of the machine, and no kernel")
-	if err := f.Parse(args); err != nil {
+	switch err := f.Parse(args); {
+	case err == flag.ErrHelp:
+		f.SetOutput(usage)
+		f.Usage()
 		return o, err
+	case err != nil:
+		return o, fmt.Errorf("%w; see kbench -help", err)
 	}
 	switch {
 	case f.NArg() > 0:

@@ -94,7 +94,7 @@ type options struct {
 func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.System, error)) error {
 	o, e := options{in: numbers{}}, exec.Options{}
 	f := flag.NewFlagSet("trainer", flag.ContinueOnError)
-	f.SetOutput(diag)
+	f.SetOutput(io.Discard) // an error is one line
 	f.StringVar(&o.program, "program", "", "`MODEL.PROGRAM` to run")
 	f.StringVar(&o.sample, "sample", "", "`MODEL` to draw image tokens with")
 	f.IntVar(&o.steps, "steps", 5, "runs that are timed")
@@ -105,8 +105,13 @@ func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.Syst
 	f.Var(o.in, "in", "`NAME=NUMBER`: the value of a scalar input, or the limit below which random integers of an input lie; may be repeated")
 	f.IntVar(&e.Threads, "threads", 0, "threads (default GOUACHE_THREADS, or one for each processor)")
 	f.StringVar(&e.Target, "target", "", "kernels to use, such as x86-64-v4 (default the best)")
-	if err := f.Parse(args); err != nil {
-		return err
+	switch err := f.Parse(args); {
+	case err == flag.ErrHelp:
+		f.SetOutput(diag)
+		f.Usage()
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w; see -help", err)
 	}
 	switch {
 	case f.NArg() > 0:
