@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -30,9 +29,7 @@ func Main(open func(exec.Options) (*exec.System, error)) {
 		args = args[1:]
 	}
 	if err := Run(args, os.Stdout, os.Stderr, open); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintf(os.Stderr, "trainer: %v\n", err)
-		}
+		fmt.Fprintf(os.Stderr, "trainer: %v\n", err)
 		os.Exit(1)
 	}
 }
