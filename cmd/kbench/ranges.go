@@ -217,8 +217,10 @@ func (e *bounds) walk(body []*kern.Node) error {
 			continue
 		case kern.Contract:
 			for _, a := range n.Args {
-				if err := e.inside(a); err != nil {
-					return err
+				for _, l := range kern.Loads(a) {
+					if err := e.inside(l); err != nil {
+						return err
+					}
 				}
 			}
 		case kern.Loop:

@@ -245,9 +245,11 @@ func countTouched(k *kern.Kernel, touched []int) {
 			}
 			if n.Prim == kern.Contract {
 				for _, a := range n.Args {
-					vars := map[*kern.Var]bool{}
-					index(vars, a.At)
-					access(a, vars)
+					for _, l := range kern.Loads(a) {
+						vars := map[*kern.Var]bool{}
+						index(vars, l.At)
+						access(l, vars)
+					}
 				}
 			}
 			walk(n.Body)

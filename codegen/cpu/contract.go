@@ -12,16 +12,18 @@ import (
 // matrix product.
 type roles struct {
 	contract    *kern.Node
-	left, right *kern.Node // the operands' loads; right has the columns
+	left, right *kern.Node // the operands; right has the columns
 	batch, m, n []*kern.Var
 	k           []*kern.Var
 	turned      []bool // of k: summed from the last element to the first
 }
 
-// uses reports whether load n depends on v.
+// uses reports whether operand n depends on v.
 func uses(n *kern.Node, v *kern.Var) bool {
-	if n.At.Coef(v) != 0 {
-		return true
+	for _, l := range kern.Loads(n) {
+		if l.At.Coef(v) != 0 {
+			return true
+		}
 	}
 	for _, g := range n.Guards {
 		if g.At.Coef(v) != 0 {
@@ -31,14 +33,19 @@ func uses(n *kern.Node, v *kern.Var) bool {
 	return false
 }
 
-// affine reports whether load n is of real numbers and has no gathers.
+// affine reports whether operand n is of real numbers, has no gathers, and has
+// a load that walks all that it depends on.
 func affine(k *kern.Kernel, n *kern.Node) bool {
-	if !k.Bufs[n.Buf].DType.IsFloat() {
-		return false
-	}
-	ok := len(n.At.Ind) == 0
+	ok := true
 	for _, g := range n.Guards {
 		ok = ok && len(g.At.Ind) == 0
+	}
+	widest := kern.Widest(n)
+	for _, l := range kern.Loads(n) {
+		ok = ok && k.Bufs[l.Buf].DType.IsFloat() && len(l.At.Ind) == 0
+		for _, t := range l.At.Terms {
+			ok = ok && widest.At.Coef(t.Var) != 0
+		}
 	}
 	return ok
 }
@@ -113,8 +120,8 @@ func classifyAs(k *kern.Kernel, exchange bool, columns int) *roles {
 	// the other way round they lie as those of a convolution.
 	r.turned = make([]bool, len(r.k))
 	for i, v := range r.k {
-		for _, l := range c.Args {
-			r.turned[i] = r.turned[i] || len(l.Guards) > 0 && l.At.Coef(v) < 0
+		for _, n := range c.Args {
+			r.turned[i] = r.turned[i] || len(n.Guards) > 0 && kern.Widest(n).At.Coef(v) < 0
 		}
 	}
 	// Lanes number the columns through, so every index in the rest of the body
@@ -185,13 +192,25 @@ func (r *roles) operand(k *kern.Kernel, n *kern.Node, outer []*kern.Var) Operand
 		}
 		return a
 	}
-	op := Operand{Slot: n.Buf, At: walkOf(n.At)}
+	source := func(l *kern.Node) Operand {
+		s := Operand{Slot: l.Buf, At: walkOf(l.At)}
+		if d := k.Bufs[l.Buf].DType; d != ir.F32 {
+			s.Elem = storage(d)
+			s.Widen = func(f *build.Func, v V) V { return widen(f, d, v) }
+		}
+		return s
+	}
+	main := kern.Widest(n)
+	op := source(main)
 	for _, g := range n.Guards {
 		op.Guards = append(op.Guards, Guard{At: walkOf(g.At), Lo: g.Lo, Hi: g.Hi})
 	}
-	if d := k.Bufs[n.Buf].DType; d != ir.F32 {
-		op.Elem = storage(d)
-		op.Widen = func(f *build.Func, v V) V { return widen(f, d, v) }
+	if n.Prim == kern.Load {
+		return op
+	}
+	op.Formula = newFormula(k, n, main)
+	for _, l := range op.Formula.loads[1:] {
+		op.More = append(op.More, source(l))
 	}
 	return op
 }
@@ -325,9 +344,29 @@ func unrolled(k *kern.Kernel) *kern.Kernel {
 			out.Body = append(out.Body, n)
 			continue
 		}
-		a, b := node(*c.Args[0]), node(*c.Args[1])
+		var body []*kern.Node
+		operand := func(root *kern.Node) *kern.Node {
+			gs := root.Guards
+			y := kern.CopyOperand(root, func(m *kern.Node) {
+				m.ID = out.NumNodes
+				out.NumNodes++
+				m.Guards = nil
+				if m.Prim == kern.Load {
+					m.Guards = gs
+				}
+				body = append(body, m)
+			})
+			if root.Prim == kern.Load || len(gs) == 0 {
+				return y
+			}
+			inside, zero := node(kern.Node{Prim: kern.Test, Type: ir.Bool, Guards: gs}), node(kern.Node{Prim: kern.Const, Type: ir.F32})
+			y = node(kern.Node{Prim: kern.Select, Type: ir.F32, Args: []*kern.Node{inside, y, zero}})
+			body = append(body, inside, zero, y)
+			return y
+		}
+		a, b := operand(c.Args[0]), operand(c.Args[1])
 		x := node(kern.Node{Prim: kern.Mul, Type: ir.F32, Args: []*kern.Node{a, b}})
-		body := []*kern.Node{a, b, x}
+		body = append(body, x)
 		for i := len(c.Vars) - 1; i >= 0; i-- {
 			l := node(kern.Node{Prim: kern.Loop, Vars: []*kern.Var{c.Vars[i]}, Body: body, Accs: []kern.Reduction{{Combine: kern.Sum, Val: x}}})
 			x = node(kern.Node{Prim: kern.Acc, Type: ir.F32, Args: []*kern.Node{l}})
@@ -496,6 +535,45 @@ func (Backend) Pack(k *kern.Kernel) (*kern.Kernel, int) {
 	return PackKernel(k, "pack"), PackBytes(k)
 }
 
+// Copied counts the elements of operand i of k that are copied.
+func (Backend) Copied(k *kern.Kernel, i int) int {
+	r := classify(k)
+	if r == nil {
+		return 0
+	}
+	g := r.gemm(k)
+	packed := r.wantsPack(g)
+	cut := *k
+	cut.Packed = packed
+	tile, _ := TileFor(&cut)
+	batches, m, n, depth := points(r.batch), points(r.m), points(r.n), points(r.k)
+	rowRuns, colRuns := ceilDiv(m, tile.Rows), ceilDiv(n, tile.Cols)
+	left := k.FindContract().Args[i] == r.left
+	switch d := g.direct(packed); {
+	case g.thin():
+		return 0
+	case !left && packed:
+		return batches * n * depth
+	case d.form == packedForm && left:
+		return batches * m * depth * colRuns
+	case d.form == packedForm:
+		return batches * n * depth * rowRuns
+	default:
+		p := d.b
+		if left {
+			p = d.a
+		}
+		if p == nil {
+			return 0
+		}
+		chunks := colRuns
+		if d.form == sumForm {
+			chunks = rowRuns * colRuns
+		}
+		return batches * p.n * p.height * p.width * p.c * chunks
+	}
+}
+
 // WantsPack reports whether it pays to pack the right operand of k once, by a
 // kernel of its own: up to two blocks of rows pack it as they go, and so do
 // products for which that is a mere copy.
@@ -511,19 +589,31 @@ func (r *roles) wantsPack(g *Gemm) bool {
 	return r.right == r.contract.Args[1] && points(r.m) > 2*112 && g.direct(false).form == packedForm && !g.byColumns()
 }
 
-// PackKernel is the pack_b kernel for k, for which WantsPack holds: it copies
-// k's right operand, its buffer 0, to a workspace of PackBytes, its buffer 1.
-// The caller then sets Packed in k and makes the workspace its right operand.
+// PackKernel is the pack_b kernel for k, for which WantsPack holds: it writes
+// k's right operand, made of its first buffers, which are kern.Buffers of the
+// operand, to a workspace of PackBytes, its last buffer. The caller then sets
+// Packed in k and makes the right operand a load of the workspace.
 func PackKernel(k *kern.Kernel, name string) *kern.Kernel {
 	r := classify(k)
+	var bufs []kern.Buf
+	at := map[int]int{}
+	for i, n := range kern.Buffers(r.right) {
+		at[n] = i
+		b := k.Bufs[n]
+		b.Mode = kern.In
+		bufs = append(bufs, b)
+	}
 	// The left load only tells rows from batches; it has no buffer here.
-	a, b, c := *r.left, *r.right, *r.contract
-	a.Buf, b.Buf = 0, 0
-	c.Args = []*kern.Node{&a, &b}
-	src := k.Bufs[r.right.Buf]
-	src.Mode = kern.In
+	a, c := *kern.Widest(r.left), *r.contract
+	a.Buf, a.Guards = 0, r.left.Guards
+	right := kern.CopyOperand(r.right, func(n *kern.Node) {
+		if n.Prim == kern.Load {
+			n.Buf = at[n.Buf]
+		}
+	})
+	c.Args = []*kern.Node{&a, right}
 	p := &kern.Kernel{Name: name, Dims: k.Dims, Body: []*kern.Node{&c},
-		Bufs:     []kern.Buf{src, {Name: "packed", DType: ir.F32, Len: PackBytes(k) / 4, Mode: kern.Out}},
+		Bufs:     append(bufs, kern.Buf{Name: "packed", DType: ir.F32, Len: PackBytes(k) / 4, Mode: kern.Out}),
 		Template: &kern.Template{Name: "pack_b", Ints: []kern.Int{{Key: "columns", Val: len(r.n)}}},
 		NumNodes: k.NumNodes, NumVars: k.NumVars}
 	p.Tile, p.Chunks = TileFor(p)
@@ -554,7 +644,7 @@ func packRoles(k *kern.Kernel) *roles {
 func packOf(k *kern.Kernel) *PackB {
 	r := packRoles(k)
 	return &PackB{Name: k.Name, Batch: extents(r.batch), N: extents(r.n), K: extents(r.k),
-		B: r.operand(k, r.right, r.n), Slot: 1, Chunks: max(k.Chunks, 1)}
+		B: r.operand(k, r.right, r.n), Slot: len(k.Bufs) - 1, Chunks: max(k.Chunks, 1)}
 }
 
 func init() {

@@ -102,7 +102,7 @@ func sumOfK(a *Affine) []int  { return a.Sum }
 
 // plain reports whether an operand is a float32 matrix.
 func plain(op *Operand, outer, sum []dim) bool {
-	return len(op.Guards) == 0 && op.Elem == nil && len(outer) <= 1 && len(sum) <= 1
+	return len(op.Guards) == 0 && op.Elem == nil && op.Formula == nil && len(outer) <= 1 && len(sum) <= 1
 }
 
 // picture is an operand that consists of the patches of pictures: element
@@ -124,7 +124,7 @@ type picture struct {
 // pictureOf recognises patches by the guards of their rows and columns, or
 // returns nil.
 func pictureOf(op *Operand, at, patch []dim) *picture {
-	if len(op.Guards) != 2 || len(at) < 2 || len(at) > 3 || len(patch) < 2 || len(patch) > 3 {
+	if len(op.More) > 0 || len(op.Guards) != 2 || len(at) < 2 || len(at) > 3 || len(patch) < 2 || len(patch) > 3 {
 		return nil
 	}
 	for _, g := range op.Guards {
@@ -200,12 +200,11 @@ func (p *picture) pad(f *build.Func, base, n, y, count, dst V) {
 			f.Range(build.Int(0), build.Int(int64(n)), build.Int(int64(lanes)), func(i V) { f.Store(build.Zero(f.Module.Vec()), f.At(to, i)) })
 		}
 	}
+	x := &run{s: &source{f: f, v: &view{op: p.op}}}
+	x.begin()
 	load := func(from, mask V) V {
-		v := f.MaskLoad(build.VecOf(lanes, p.op.elem()), from, mask)
-		if p.op.Widen != nil {
-			v = p.op.Widen(f, v)
-		}
-		return v
+		x.src = from
+		return x.vector(build.Int(0), 0, mask)
 	}
 	f.Range(build.Int(0), rows, build.Int(1), func(r V) {
 		u := f.Add(first, r)

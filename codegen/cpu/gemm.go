@@ -145,7 +145,7 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	}
 	if !g.Packed {
 		// Reading B in place saves a copy that one panel of rows would not repay.
-		l.direct = l.bSum && l.m <= t.MR && l.bv.matrix()
+		l.direct = l.bSum && l.m <= t.MR && l.bv.matrix() && g.B.Formula == nil
 		l.b = l.take(4 * (l.kc*t.NR() + 16))
 		tables = max(tables, l.bv.tableBytes())
 		temp = max(temp, packTemp(t))

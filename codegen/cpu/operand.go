@@ -32,9 +32,14 @@ type Operand struct {
 	// Elem is the stored type, nil for float32; Widen makes float32 of a scalar or vector of it.
 	Elem  types.Type
 	Widen func(f *build.Func, v V) V
+	// Formula, if there is one, makes an element of what is there and what More hold for it. More
+	// have no guards, and depend on no dimension that At does not depend on.
+	Formula *Formula
+	More    []Operand
 }
 
-// dim is a dimension with its coefficient in the address and in each guard.
+// dim is a dimension with its coefficient in the address and in each guard, and then in the
+// address of each further source.
 type dim struct {
 	extent int
 	coef   int
@@ -54,6 +59,7 @@ type view struct {
 	unit    int
 	clipped []bool
 	clip    bool
+	lane    []int // steps of each further source from one element of a run to the next: 0 or 1
 }
 
 // dims pairs extents with the coefficients that pick selects, drops extents of 1 and merges
@@ -67,6 +73,9 @@ func (op *Operand) dims(extents []int, pick func(a *Affine) []int) []dim {
 		d := dim{extent: extents[i], coef: pick(&op.At)[i]}
 		for j := range op.Guards {
 			d.guard = append(d.guard, pick(&op.Guards[j].At)[i])
+		}
+		for j := range op.More {
+			d.guard = append(d.guard, pick(&op.More[j].At)[i])
 		}
 		if n := len(out); n > 0 && merges(d, out[n-1]) {
 			out[n-1].extent *= d.extent
@@ -94,26 +103,39 @@ func merges(outer, inner dim) bool {
 
 // newView builds the view with the given row and column dimensions, outermost first.
 func newView(op *Operand, rows, cols []dim) *view {
-	v := &view{op: op, rows: rows, outer: cols, runLen: 1, unit: 1, clipped: make([]bool, len(op.Guards))}
+	guards := len(op.Guards)
+	v := &view{op: op, rows: rows, outer: cols, runLen: 1, unit: 1, clipped: make([]bool, guards), lane: make([]int, len(op.More))}
 	take := func(d dim) {
+		if v.runLen == 1 {
+			copy(v.lane, d.guard[guards:])
+		}
 		v.runLen *= d.extent
 		v.outer = v.outer[:len(v.outer)-1]
 	}
+	// last is the next dimension that a run could take in: one that goes on where the run ends.
 	last := func() (dim, bool) {
 		if len(v.outer) == 0 {
 			return dim{}, false
 		}
 		d := v.outer[len(v.outer)-1]
-		return d, d.coef == v.runLen
+		ok := d.coef == v.runLen
+		for j, c := range d.guard[guards:] {
+			if v.runLen == 1 {
+				ok = ok && (c == 0 || c == 1)
+			} else {
+				ok = ok && c == v.lane[j]*v.runLen
+			}
+		}
+		return d, ok
 	}
-	if d, ok := last(); ok && !anyNonZero(d.guard) {
+	if d, ok := last(); ok && !anyNonZero(d.guard[:guards]) {
 		take(d)
 		v.unit = v.runLen
 	}
-	if d, ok := last(); ok && anyNonZero(d.guard) && oneEach(d.guard) {
+	if d, ok := last(); ok && anyNonZero(d.guard[:guards]) && oneEach(d.guard[:guards]) {
 		take(d)
 		v.clip = true
-		for j, g := range d.guard {
+		for j, g := range d.guard[:guards] {
 			v.clipped[j] = g == 1
 		}
 	}
@@ -160,9 +182,9 @@ func oriented(op *Operand, outerExt, sumExt []int) (v *view, rowsAreSum bool) {
 // linear reports whether the rows are one dimension.
 func (v *view) linear() bool { return len(v.rows) <= 1 }
 
-// matrix reports whether the rows are those of a float32 matrix.
+// matrix reports whether the rows are those of a float32 matrix, or computed from one alone.
 func (v *view) matrix() bool {
-	return v.linear() && len(v.outer) == 0 && len(v.op.Guards) == 0 && v.op.Elem == nil
+	return v.linear() && len(v.outer) == 0 && len(v.op.Guards)+len(v.op.More) == 0 && v.op.Elem == nil
 }
 
 // source is a view bound to a place in a kernel: the address of its batch, and what the batch
@@ -171,8 +193,9 @@ type source struct {
 	f     *build.Func
 	v     *view
 	base  V
+	more  []V // the same of each further source
 	guard []V
-	table V    // i64, tableRows entries for the address and for each guard
+	table V    // i64, tableRows entries for the address, each guard and each further source
 	exact bool // never write past a row in dst
 }
 
@@ -180,13 +203,21 @@ type source struct {
 const tableRows = 128
 
 // tableBytes is the scratch memory that load needs for v.
-func (v *view) tableBytes() int { return 8 * tableRows * (1 + len(v.op.Guards)) }
+func (v *view) tableBytes() int { return 8 * tableRows * (1 + len(v.op.Guards) + len(v.op.More)) }
 
 func (op *Operand) elem() types.Type {
 	if op.Elem == nil {
 		return build.F32
 	}
 	return op.Elem
+}
+
+// float32 is a loaded scalar or vector as float32.
+func (op *Operand) float32(f *build.Func, v V) V {
+	if op.Widen != nil {
+		return op.Widen(f, v)
+	}
+	return v
 }
 
 // bind computes the parts of the addresses and guards that depend on the batch alone.
@@ -201,18 +232,23 @@ func bind(f *build.Func, v *view, args V, batch []V, table V) *source {
 		}
 		return x
 	}
-	s.base = f.At(f.SlotPtr(args, v.op.Slot, v.op.elem()), at(&v.op.At))
+	start := func(x *Operand) V { return f.At(f.SlotPtr(args, x.Slot, x.elem()), at(&x.At)) }
+	s.base = start(v.op)
+	for j := range v.op.More {
+		s.more = append(s.more, start(&v.op.More[j]))
+	}
 	for j := range v.op.Guards {
 		s.guard = append(s.guard, at(&v.op.Guards[j].At))
 	}
 	return s
 }
 
-// place computes offset and guard parts of linear position i in dims.
+// place computes offset and guard parts of linear position i in dims, and behind those the
+// offsets of further sources.
 func (s *source) place(i V, dims []dim) (off V, guards []V) {
 	f := s.f
 	off = build.Int(0)
-	guards = make([]V, len(s.guard))
+	guards = make([]V, len(s.guard)+len(s.more))
 	for j := range guards {
 		guards[j] = build.Int(0)
 	}
@@ -267,7 +303,7 @@ func (s *source) load(row, count, col, n, dst V, stride int) {
 		})
 		segments(f.Add(row, first), some, f.At(dst, f.Mul(first, build.Int(int64(stride)))), func(i V) (V, []V) {
 			off := f.Load(build.I64, f.At(s.table, i))
-			guards := make([]V, len(s.guard))
+			guards := make([]V, len(s.guard)+len(s.more))
 			for j := range guards {
 				guards[j] = f.Load(build.I64, f.At(f.Offset(s.table, (1+j)*tableRows), i))
 			}
@@ -283,12 +319,23 @@ func (s *source) rowsOfRun(row, count, e, off V, guards []V, n, dst V, stride in
 	if lookup == nil {
 		lookup = func(i V) (V, []V) { return s.place(f.Add(row, i), v.rows) }
 	}
-	run := f.At(f.At(s.base, off), e)
+	start := f.At(f.At(s.base, off), e)
 	f.Range(build.Int(0), count, build.Int(1), func(i V) {
 		rowOff, rowGuards := lookup(i)
-		src, to := f.At(run, rowOff), f.At(dst, f.Mul(i, build.Int(int64(stride))))
+		src, to := f.At(start, rowOff), f.At(dst, f.Mul(i, build.Int(int64(stride))))
+		x := &run{s: s, src: src}
+		for j, p := range s.more {
+			p = f.At(p, rowGuards[len(s.guard)+j])
+			if guards != nil {
+				p = f.At(p, guards[len(s.guard)+j])
+			}
+			if v.lane[j] == 1 {
+				p = f.At(p, e)
+			}
+			x.more = append(x.more, p)
+		}
 		if len(s.guard) == 0 {
-			s.copyRun(src, to, n)
+			x.copy(to, n)
 			return
 		}
 		// Guards that depend on the position in the run leave a window of it.
@@ -311,7 +358,7 @@ func (s *source) rowsOfRun(row, count, e, off V, guards []V, n, dst V, stride in
 				inside = f.And(inside, holds)
 			}
 		}
-		full := func() { s.copyRun(src, to, n) }
+		full := func() { x.copy(to, n) }
 		if v.clip {
 			unit := build.Int(int64(v.unit))
 			lo, hi := f.Sub(f.Mul(lo, unit), e), f.Sub(f.Mul(hi, unit), e)
@@ -319,7 +366,7 @@ func (s *source) rowsOfRun(row, count, e, off V, guards []V, n, dst V, stride in
 			full = func() {
 				f.If(f.And(f.Le(lo, build.Int(0)), f.Le(n, hi)),
 					func() []V { whole(); return nil },
-					func() []V { s.copyWindow(src, to, n, lo, hi); return nil })
+					func() []V { x.window(to, n, lo, hi); return nil })
 			}
 		}
 		if inside == nil {
@@ -330,23 +377,63 @@ func (s *source) rowsOfRun(row, count, e, off V, guards []V, n, dst V, stride in
 	})
 }
 
-// vector loads lanes of the source as float32; a nil mask loads all.
-func (s *source) vector(p, mask V) V {
-	f := s.f
-	v := f.MaskLoad(build.VecOf(f.Module.Target.Lanes, s.v.op.elem()), p, mask)
-	if s.v.op.Widen != nil {
-		return s.v.op.Widen(f, v)
+// run is a run of elements that are to be copied, with the places of its first.
+type run struct {
+	s    *source
+	src  V
+	more []V
+	y    *elements
+}
+
+// begin computes what is the same for all elements.
+func (x *run) begin() {
+	f, op := x.s.f, x.s.v.op
+	if op.Formula == nil {
+		return
+	}
+	scalars := make([]V, 1+len(x.more))
+	for j, p := range x.more {
+		if x.s.v.lane[j] == 0 {
+			scalars[1+j] = op.More[j].float32(f, f.Load(op.More[j].elem(), p))
+		}
+	}
+	x.y = op.Formula.begin(f, scalars)
+}
+
+// vector is a vector of elements from number at+u on, 0 in lanes out of mask; nil is all.
+func (x *run) vector(at V, u int, mask V) V {
+	f, op := x.s.f, x.s.v.op
+	lanes := f.Module.Target.Lanes
+	load := func(op *Operand, p V) V {
+		return op.float32(f, f.MaskLoad(build.VecOf(lanes, op.elem()), f.Offset(f.At(p, at), u), mask))
+	}
+	v := load(op, x.src)
+	if op.Formula == nil {
+		return v
+	}
+	vs := []V{v}
+	for j, p := range x.more {
+		var m V
+		if x.s.v.lane[j] == 1 {
+			m = load(&op.More[j], p)
+		}
+		vs = append(vs, m)
+	}
+	v = x.y.vector(f, vs)
+	if mask != nil {
+		v = f.Select(mask, v, build.Zero(f.Module.Vec()))
 	}
 	return v
 }
 
-// copyRun copies n elements; the last vector's store is whole.
-func (s *source) copyRun(src, dst, n V) {
-	f := s.f
+// copy writes n elements; the last vector's store is whole.
+func (x *run) copy(dst, n V) {
+	s, f := x.s, x.s.f
 	lanes := f.Module.Target.Lanes
+	x.begin()
 	if c, ok := build.ConstInt(n); ok && c%int64(lanes) == 0 && c <= int64(8*lanes) {
 		for i := 0; i < int(c); i += lanes {
-			f.Store(s.vector(f.Offset(src, i), nil), f.Offset(dst, i))
+			f.Store(x.vector(build.Int(0), i, nil), f.Offset(dst, i))
 		}
 		return
 	}
@@ -354,32 +441,33 @@ func (s *source) copyRun(src, dst, n V) {
 	step := int64(unroll * lanes)
 	many := f.And(n, build.Int(-step))
 	f.Range(build.Int(0), many, build.Int(step), func(i V) {
-		from, to := f.At(src, i), f.At(dst, i)
+		to := f.At(dst, i)
 		// Rows are too short for the hardware to run ahead into the next: 2 to 3% of a product.
 		if d := stepOf(s.v.rows); d > 0 && s.v.linear() {
 			for b := 0; b < unroll*lanes*4; b += 64 {
-				f.Prefetch(f.Offset(from, 2*d+b/4), false, 3)
+				f.Prefetch(f.Offset(f.At(x.src, i), 2*d+b/4), false, 3)
 			}
 		}
 		for u := 0; u < unroll; u++ {
-			f.Store(s.vector(f.Offset(from, u*lanes), nil), f.Offset(to, u*lanes))
+			f.Store(x.vector(i, u*lanes, nil), f.Offset(to, u*lanes))
 		}
 	})
 	f.Range(many, n, build.Int(int64(lanes)), func(i V) {
 		mask := f.LaneMask(lanes, f.Sub(n, i))
-		s.store(s.vector(f.At(src, i), mask), f.At(dst, i), mask)
+		s.store(x.vector(i, 0, mask), f.At(dst, i), mask)
 	})
 }
 
-// copyWindow copies the elements lo <= i < hi of n and makes the others 0.
-func (s *source) copyWindow(src, dst, n, lo, hi V) {
-	f := s.f
+// window writes the elements lo <= i < hi of n and makes the others 0.
+func (x *run) window(dst, n, lo, hi V) {
+	s, f := x.s, x.s.f
 	lanes := f.Module.Target.Lanes
+	x.begin()
 	hi = f.Min(hi, n)
 	f.Range(build.Int(0), n, build.Int(int64(lanes)), func(i V) {
 		below := f.LaneMask(lanes, f.Sub(lo, i))
 		mask := f.And(f.LaneMask(lanes, f.Sub(hi, i)), f.Not(below))
-		s.store(s.vector(f.At(src, i), mask), f.At(dst, i), f.LaneMask(lanes, f.Sub(n, i)))
+		s.store(x.vector(i, 0, mask), f.At(dst, i), f.LaneMask(lanes, f.Sub(n, i)))
 	})
 }
 

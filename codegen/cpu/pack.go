@@ -149,11 +149,14 @@ func (s *source) copyColumns(k0, kc, n0, panel V) {
 	t := f.Module.Target
 	pitch := stepOf(s.v.rows)
 	from := f.At(f.At(s.base, f.Mul(k0, build.Int(int64(pitch)))), n0)
+	x := &run{s: s}
+	x.begin()
 	some := func(n int) func(k V, c []V) []V {
 		return func(_ V, c []V) []V {
+			x.src = c[0]
 			for u := 0; u < n; u++ {
 				for v := 0; v < t.NV; v++ {
-					f.Store(f.Load(f.Module.Vec(), f.Offset(c[0], u*pitch+v*t.Lanes)), f.Offset(c[1], u*t.NR()+v*t.Lanes))
+					f.Store(x.vector(build.Int(0), u*pitch+v*t.Lanes, nil), f.Offset(c[1], u*t.NR()+v*t.Lanes))
 				}
 			}
 			return []V{f.Offset(c[0], n*pitch), f.Offset(c[1], n*t.NR())}
@@ -176,7 +179,11 @@ func (s *source) packPanels(k0, kc, m0, mc, m, count, q, extra, temp, dst V) {
 	f := s.f
 	t := f.Module.Target
 	width := panelWidth(t)
-	vt := f.Module.Vec()
+	x := &run{s: &source{f: f, v: &view{op: &Operand{}}}} // rows in temp
+	if s.v.matrix() {
+		x = &run{s: s}
+		x.begin()
+	}
 	// Each copy of a row ends in the place of the next k or in the gap after the panel.
 	copyRows := func(n int, p, k, from V, pitch int, masks []V) {
 		r0, rows := panelRows(f, p, q, extra)
@@ -188,7 +195,8 @@ func (s *source) packPanels(k0, kc, m0, mc, m, count, q, extra, temp, dst V) {
 				if masks != nil {
 					mask = masks[i/t.Lanes]
 				}
-				f.Store(f.MaskLoad(vt, f.Offset(from, u*pitch+i), mask), f.Offset(to, i))
+				x.src = from
+				f.Store(x.vector(build.Int(0), u*pitch+i, mask), f.Offset(to, i))
 			}
 			to = f.At(to, rows)
 		}

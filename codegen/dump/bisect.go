@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 
+	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/interp"
@@ -231,6 +232,7 @@ type whole struct{}
 
 func (whole) Tile(*kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (whole) Pack(*kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
+func (whole) Copied(k *kern.Kernel, i int) int      { return cpu.Backend{}.Copied(k, i) }
 
 // launches evaluates the plan of x's function, whose passes are done, and
 // compares each buffer with the value of its name once it is complete.

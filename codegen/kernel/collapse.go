@@ -101,8 +101,11 @@ func eachNode(body []*kern.Node, f func(*kern.Node)) {
 	for _, n := range body {
 		f(n)
 		if n.Prim == kern.Contract {
-			f(n.Args[0])
-			f(n.Args[1])
+			for _, a := range n.Args {
+				for _, m := range kern.Expression(a) {
+					f(m)
+				}
+			}
 		}
 		eachNode(n.Body, f)
 	}

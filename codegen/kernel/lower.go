@@ -85,7 +85,7 @@ func (e *emission) contraction() error {
 		sub[whole] = join(vs)
 		return whole
 	})
-	operand := func(v *ir.Value, idx []kern.Index, gs []kern.Guard) (*kern.Node, error) {
+	operand := func(v *ir.Value, idx []kern.Index, gs []kern.Guard) (*kern.Node, []kern.Guard, error) {
 		at := make([]kern.Index, len(idx))
 		for i := range idx {
 			at[i] = substitute(idx[i], sub)
@@ -94,22 +94,33 @@ func (e *emission) contraction() error {
 		for i, g := range gs {
 			gg[i] = kern.Guard{At: substitute(g.At, sub), Lo: g.Lo, Hi: g.Hi}
 		}
-		return e.b.Detached(vars, func() (*kern.Node, error) {
-			return e.b.Within(gg, func() (*kern.Node, error) { return e.value(v, at) })
-		})
+		emit := func(inside []kern.Guard) (*kern.Node, error) {
+			return e.b.Detached(vars, func() (*kern.Node, error) {
+				return e.b.Within(inside, func() (*kern.Node, error) { return e.value(v, at) })
+			})
+		}
+		n, err := emit(gg)
+		if err == nil && n.Prim == kern.Load {
+			return n, n.Guards, nil
+		}
+		// A prologue is 0 where a guard fails, not what it makes of zeros.
+		if err == nil {
+			n, err = emit(nil)
+		}
+		if err == nil && !kern.IsOperand(n) {
+			err = fmt.Errorf("internal: %s: %s: %s is not made of plain loads", in.Pos, in.Op.Name(), v)
+		}
+		return n, gg, err
 	}
-	x, err := operand(in.Args[0], c.A, c.GA)
+	x, gx, err := operand(in.Args[0], c.A, c.GA)
 	if err != nil {
 		return err
 	}
-	y, err := operand(in.Args[1], c.B, c.GB)
+	y, gy, err := operand(in.Args[1], c.B, c.GB)
 	if err != nil {
 		return err
 	}
-	if x.Prim != kern.Load || y.Prim != kern.Load {
-		return fmt.Errorf("internal: %s: %s: an operand is not a plain load", in.Pos, in.Op.Name())
-	}
-	e.done[in.Results[0]] = e.b.Contract(vars, x.Buf, x.At, x.Guards, y.Buf, y.At, y.Guards)
+	e.done[in.Results[0]] = e.b.ContractOf(vars, x, gx, y, gy)
 	for _, v := range e.u.outs {
 		if e.u.stores(v) {
 			if err := e.output(v); err != nil {

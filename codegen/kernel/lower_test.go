@@ -22,6 +22,13 @@ type whole struct{}
 
 func (whole) Tile(k *kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (whole) Pack(k *kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
+func (whole) Copied(k *kern.Kernel, i int) int        { return 0 }
+
+// copying is a backend that copies each element of an operand once.
+type copying struct{ whole }
+
+func (copying) Copied(k *kern.Kernel, i int) int { return k.Bufs[k.FindContract().Args[i].Buf].Len }
+
 func tensor(r *rand.Rand, t ir.Type, idx int) *ir.Tensor {
 	x := ir.NewTensor(t)
 	for i := range x.Data {
@@ -97,14 +104,7 @@ func check(t *testing.T, f *ir.Func) *plan.Program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := Lower(f, NewLibrary(), whole{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, state, err := execute(p, inputs, globals)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var p *plan.Program
 	compare := func(name string, got, want []float64) {
 		for i := range want {
 			if math.Abs(got[i]-want[i]) > 1e-9*(1+math.Abs(want[i])) || math.IsNaN(got[i]) != math.IsNaN(want[i]) {
@@ -112,11 +112,20 @@ func check(t *testing.T, f *ir.Func) *plan.Program {
 			}
 		}
 	}
-	for n, w := range want {
-		compare(n, got[n], w.Data)
-	}
-	for n, w := range updates {
-		compare("@"+n, state[n], w.Data)
+	for _, be := range []Backend{copying{}, whole{}} {
+		if p, err = Lower(f, NewLibrary(), be); err != nil {
+			t.Fatal(err)
+		}
+		got, state, err := execute(p, inputs, globals)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, w := range want {
+			compare(n, got[n], w.Data)
+		}
+		for n, w := range updates {
+			compare("@"+n, state[n], w.Data)
+		}
 	}
 	return p
 }

@@ -75,7 +75,7 @@ func Lower(f *ir.Func, lib *Library, be Backend) (*plan.Program, error) {
 	// stored, and everything is decided again.
 	force := map[*ir.Value]bool{}
 	for {
-		a := analyse(f, force)
+		a := analyse(f, be, force)
 		units, err := fuse(a)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
@@ -268,10 +268,15 @@ func (pr *program) pack(k, pack *kern.Kernel, bytes int, args []*plan.Buffer, in
 	name := "packed " + in.Args[1].String()
 	ws := &plan.Buffer{Name: name, Type: ir.T(ir.F32, bytes/4), Bytes: bytes, Arena: plan.Work}
 	pr.addBuffer(ws)
-	right := k.FindContract().Args[1]
-	pr.emit(pack, "pack", []*plan.Buffer{args[right.Buf], ws}, in, name)
+	right := &k.FindContract().Args[1]
+	var from []*plan.Buffer
+	for _, i := range kern.Buffers(*right) {
+		from = append(from, args[i])
+	}
+	pr.emit(pack, "pack", append(from, ws), in, name)
 	k.Packed = true
-	right.Buf = len(k.Bufs)
+	*right = &kern.Node{ID: (*right).ID, Prim: kern.Load, Type: ir.F32, Buf: len(k.Bufs), At: kern.Widest(*right).At, Guards: (*right).Guards}
+	renumber(k)
 	k.Bufs = append(k.Bufs, kern.Buf{DType: ir.F32, Len: bytes / 4, Mode: kern.In})
 	return dropUnused(k, append(args, ws))
 }

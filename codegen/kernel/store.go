@@ -16,6 +16,11 @@ type analysis struct {
 	uses   []int
 	info   []inlineInfo
 	pos    map[*ir.Instr]int
+
+	be      Backend
+	readers [][]*ir.Instr
+	must    []bool             // must be stored whatever it costs
+	fresh   map[*ir.Value]bool // what prologue found out
 }
 
 // inlineInfo describes the expression that recomputes a value from stored ones.
@@ -35,16 +40,18 @@ const maxHeavy = 4
 // one unit that "not cheap" stands for.
 type Heavy interface{ Weight() int }
 
-func analyse(f *ir.Func, force map[*ir.Value]bool) *analysis {
+func analyse(f *ir.Func, be Backend, force map[*ir.Value]bool) *analysis {
 	n := f.NumValues()
-	a := &analysis{f: f, stored: make([]bool, n), alias: make([]*ir.Value, n), uses: make([]int, n), info: make([]inlineInfo, n), pos: map[*ir.Instr]int{}}
+	a := &analysis{f: f, stored: make([]bool, n), alias: make([]*ir.Value, n), uses: make([]int, n), info: make([]inlineInfo, n), pos: map[*ir.Instr]int{}, be: be,
+		readers: make([][]*ir.Instr, n), must: make([]bool, n), fresh: map[*ir.Value]bool{}}
 	for i, in := range f.Body {
 		a.pos[in] = i
 		for _, x := range in.Args {
 			a.uses[x.ID]++
+			a.readers[x.ID] = append(a.readers[x.ID], in)
 		}
 	}
-	must := make([]bool, n)
+	must := a.must
 	for _, r := range f.Results {
 		must[r.Value.ID] = true
 	}
@@ -80,7 +87,7 @@ func analyse(f *ir.Func, force map[*ir.Value]bool) *analysis {
 		switch op := in.Op.(type) {
 		case ops.Contracter:
 			for i, x := range in.Args {
-				if i < 2 && a.find(x) == nil && !a.plainLoad(in, i) {
+				if i < 2 && a.find(x) == nil && !a.plainLoad(in, i) && !a.prologue(x) {
 					a.store(x)
 				}
 			}

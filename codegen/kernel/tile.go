@@ -10,10 +10,14 @@ type Backend interface {
 	// Tile cuts a contraction or template into chunks.
 	Tile(k *kern.Kernel) (kern.Tile, int)
 	// Pack returns the kernel that writes the right operand of contraction k,
-	// its buffer 0, into packed panels, its buffer 1, of so many bytes; or nil
-	// when k had better read the operand in place. Lower makes k read the
-	// panels.
+	// made of its first buffers (kern.Buffers of the operand), into packed
+	// panels, its last buffer, of so many bytes; or nil when k had better read
+	// the operand in place. Lower makes k read the panels.
 	Pack(k *kern.Kernel) (pack *kern.Kernel, bytes int)
+	// Copied is how many elements of operand i of contraction k, a plain load,
+	// the generator copies, counting again what it copies more than once: each
+	// would go through a prologue. It is 0 for an operand read in place.
+	Copied(k *kern.Kernel, i int) int
 }
 
 // chunkWork is the work of one chunk in node evaluations: about 0.1 ms, small

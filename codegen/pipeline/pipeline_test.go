@@ -16,6 +16,7 @@ type whole struct{}
 
 func (whole) Tile(k *kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (whole) Pack(k *kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
+func (whole) Copied(k *kern.Kernel, i int) int        { return k.Bufs[k.FindContract().Args[i].Buf].Len }
 
 func TestDemoCompilesToAPlan(t *testing.T) {
 	s, err := system.Lookup("demo")

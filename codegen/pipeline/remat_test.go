@@ -15,6 +15,7 @@ type uncut struct{}
 
 func (uncut) Tile(k *kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (uncut) Pack(k *kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
+func (uncut) Copied(k *kern.Kernel, i int) int        { return k.Bufs[k.FindContract().Args[i].Buf].Len }
 
 // A plan that computes again gives, evaluated in float64, the very numbers of
 // one that keeps, in less memory.

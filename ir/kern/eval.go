@@ -51,6 +51,8 @@ type evaluator struct {
 	bufs [][]float64
 	val  []float64
 	vars []int
+
+	operands map[*Node][]*Node // their Expressions
 }
 
 func (e *evaluator) grid(d int) {
@@ -252,7 +254,7 @@ func (e *evaluator) accs(loop *Node) []*Node {
 
 func (e *evaluator) contract(n *Node, d int) float64 {
 	if d == len(n.Vars) {
-		return e.load(n.Args[0]) * e.load(n.Args[1])
+		return e.operand(n.Args[0]) * e.operand(n.Args[1])
 	}
 	s := 0.0
 	v := n.Vars[d]
@@ -261,6 +263,24 @@ func (e *evaluator) contract(n *Node, d int) float64 {
 		s += e.contract(n, d+1)
 	}
 	return s
+}
+
+// operand is an operand of a Contract at the current point.
+func (e *evaluator) operand(root *Node) float64 {
+	if root.Prim == Load {
+		return e.load(root)
+	}
+	if !e.holds(root.Guards) {
+		return 0
+	}
+	if e.operands == nil {
+		e.operands = map[*Node][]*Node{}
+	}
+	if e.operands[root] == nil {
+		e.operands[root] = Expression(root)
+	}
+	e.run(e.operands[root])
+	return e.val[root.ID]
 }
 
 // Philox is Philox4x32-10 (Salmon et al. 2011): a counter-based generator, so

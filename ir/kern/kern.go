@@ -18,7 +18,7 @@ const (
 	Store                // Buf[At] = Args[0]
 	Loop                 // sequential loop of Var over Body, with accumulators
 	Acc                  // accumulator number I of the loop Args[0]
-	Contract             // sum over Vars of Args[0]*Args[1], both loads
+	Contract             // sum over Vars of Args[0]*Args[1], both as Expression says
 	Random               // uniform in (0,1): Philox4x32-10, see Builder.Random
 	Cast                 // to Type: f32->i32 truncates, bool->f32 gives 0 or 1
 	Round                // f32 to the nearest number of the storage type I, see Builder.Round
@@ -491,13 +491,9 @@ func (b *Builder) For(extent int, combine []Combine, body func(v *Var) ([]*Node,
 	return out, nil
 }
 
-// Contract emits the sum over vars (made by NewVar) of a*b. The operands are
-// loads that belong to the Contract node alone.
+// Contract emits the sum over vars (made by NewVar) of a*b, both plain loads.
 func (b *Builder) Contract(vars []*Var, bufA int, a Index, ga []Guard, bufB int, bx Index, gb []Guard) *Node {
-	la := &Node{Prim: Load, Type: ir.F32, Buf: bufA, At: a, Guards: b.live(ga), ID: b.K.NumNodes}
-	lb := &Node{Prim: Load, Type: ir.F32, Buf: bufB, At: bx, Guards: b.live(gb), ID: b.K.NumNodes + 1}
-	b.K.NumNodes += 2
-	return b.put(&Node{Prim: Contract, Type: ir.F32, Vars: vars, Args: []*Node{la, lb}}, len(b.scopes)-1)
+	return b.ContractOf(vars, &Node{Prim: Load, Type: ir.F32, Buf: bufA, At: a}, ga, &Node{Prim: Load, Type: ir.F32, Buf: bufB, At: bx}, gb)
 }
 
 // Done closes the kernel, dropping nodes nothing uses.

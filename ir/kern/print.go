@@ -98,41 +98,65 @@ func printBody(b *strings.Builder, body []*Node, indent string) {
 			b.WriteString("\n")
 			continue
 		}
-		fmt.Fprintf(b, "%%%d = %s", n.ID, n.Prim)
-		switch n.Prim {
-		case Const:
-			if n.Type == ir.F32 {
-				fmt.Fprintf(b, " %s", hexFloat(n.F))
-			} else {
-				fmt.Fprintf(b, " %d", n.I)
-			}
-		case Pos:
-			fmt.Fprintf(b, " [%s]", n.At)
-		case Test:
-			b.WriteString(guards(n.Guards))
-		case Load:
-			fmt.Fprintf(b, " #%d[%s]%s", n.Buf, n.At, guards(n.Guards))
-		case Acc:
-			fmt.Fprintf(b, " %%%d %d", n.Args[0].ID, n.I)
-		case Contract:
-			for _, v := range n.Vars {
-				fmt.Fprintf(b, " %s<%d", v, v.Extent)
-			}
-			for _, a := range n.Args {
-				fmt.Fprintf(b, " (%%%d = load #%d[%s]%s)", a.ID, a.Buf, a.At, guards(a.Guards))
-			}
-		case Random:
-			fmt.Fprintf(b, " %%%d %%%d %d [%s]", n.Args[0].ID, n.Args[1].ID, n.I, n.At)
-		case Round:
-			fmt.Fprintf(b, " %s", ir.DType(n.I))
-			for _, a := range n.Args {
-				fmt.Fprintf(b, " %%%d", a.ID)
-			}
-		default:
-			for _, a := range n.Args {
-				fmt.Fprintf(b, " %%%d", a.ID)
-			}
-		}
-		fmt.Fprintf(b, " : %s\n", n.Type)
+		printScalar(b, n)
+		b.WriteString("\n")
 	}
+}
+
+// printScalar prints a node that has a value, and its type.
+func printScalar(b *strings.Builder, n *Node) {
+	fmt.Fprintf(b, "%%%d = %s", n.ID, n.Prim)
+	switch n.Prim {
+	case Const:
+		if n.Type == ir.F32 {
+			fmt.Fprintf(b, " %s", hexFloat(n.F))
+		} else {
+			fmt.Fprintf(b, " %d", n.I)
+		}
+	case Pos:
+		fmt.Fprintf(b, " [%s]", n.At)
+	case Test:
+		b.WriteString(guards(n.Guards))
+	case Load:
+		fmt.Fprintf(b, " #%d[%s]%s", n.Buf, n.At, guards(n.Guards))
+	case Acc:
+		fmt.Fprintf(b, " %%%d %d", n.Args[0].ID, n.I)
+	case Contract:
+		for _, v := range n.Vars {
+			fmt.Fprintf(b, " %s<%d", v, v.Extent)
+		}
+		for _, a := range n.Args {
+			b.WriteString(" (")
+			printOperand(b, a)
+			b.WriteString(")")
+		}
+	case Random:
+		fmt.Fprintf(b, " %%%d %%%d %d [%s]", n.Args[0].ID, n.Args[1].ID, n.I, n.At)
+	case Round:
+		fmt.Fprintf(b, " %s", ir.DType(n.I))
+		for _, a := range n.Args {
+			fmt.Fprintf(b, " %%%d", a.ID)
+		}
+	default:
+		for _, a := range n.Args {
+			fmt.Fprintf(b, " %%%d", a.ID)
+		}
+	}
+	fmt.Fprintf(b, " : %s", n.Type)
+}
+
+// printOperand prints a load without its type, or an expression and then the
+// guards of the whole.
+func printOperand(b *strings.Builder, root *Node) {
+	if root.Prim == Load {
+		fmt.Fprintf(b, "%%%d = load #%d[%s]%s", root.ID, root.Buf, root.At, guards(root.Guards))
+		return
+	}
+	for i, n := range Expression(root) {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		printScalar(b, n)
+	}
+	b.WriteString(guards(root.Guards))
 }

@@ -315,6 +315,13 @@ func (l *loops) statement() *kern.Node {
 		return n
 	}
 	constAt := l.operands(n)
+	l.typed(at, constAt, n)
+	l.define(at, n)
+	return n
+}
+
+// typed reads the type of n, which began at at, and the number of a constant.
+func (l *loops) typed(at, constAt int, n *kern.Node) {
 	l.want(":")
 	n.Type = l.dtype()
 	if n.Type != ir.F32 && n.Type != ir.I32 && n.Type != ir.Bool {
@@ -330,16 +337,17 @@ func (l *loops) statement() *kern.Node {
 		}
 		l.at = after
 	}
-	l.define(at, n)
-	return n
 }
 
-func (l *loops) peekWord(c kern.Combine) bool {
+// peekIs reports whether w follows.
+func (l *loops) peekIs(w string) bool {
 	at := l.at
-	ok := l.take(c.String())
+	ok := l.take(w)
 	l.at = at
 	return ok
 }
+
+func (l *loops) peekWord(c kern.Combine) bool { return l.peekIs(c.String()) }
 
 func (l *loops) prim() kern.Prim {
 	l.skip()
@@ -382,17 +390,7 @@ func (l *loops) operands(n *kern.Node) (constAt int) {
 			l.skip()
 		}
 		for i := 0; i < 2; i++ {
-			l.want("(")
-			l.skip()
-			at := l.at
-			a := &kern.Node{Prim: kern.Load, Type: ir.F32, ID: l.nodeID()}
-			l.want("=")
-			l.want("load")
-			l.access(a)
-			a.Guards = l.guards()
-			l.want(")")
-			l.define(at, a)
-			n.Args = append(n.Args, a)
+			n.Args = append(n.Args, l.operand())
 		}
 	case kern.Random:
 		n.Args = []*kern.Node{l.scalar(), l.scalar()}
@@ -416,6 +414,48 @@ func (l *loops) operands(n *kern.Node) (constAt int) {
 		}
 	}
 	return 0
+}
+
+// operand reads an operand of a contract: (%1 = load #0[i0]), or an expression
+// such as (%1 = load #0[i0] : f32; %2 = neg %1 : f32), each with guards after.
+func (l *loops) operand() *kern.Node {
+	l.want("(")
+	l.skip()
+	at := l.at
+	own := map[*kern.Node]bool{}
+	for {
+		l.skip()
+		here := l.at
+		n := &kern.Node{ID: l.nodeID()}
+		l.want("=")
+		n.Prim = l.prim()
+		constAt := l.operands(n)
+		if n.Prim == kern.Load && len(own) == 0 && !l.peekIs(":") {
+			n.Type = ir.F32
+			l.want(")")
+			l.define(here, n)
+			return n
+		}
+		l.typed(here, constAt, n)
+		for _, a := range n.Args {
+			if !own[a] {
+				l.fail(here, "%%%d is not defined in this operand", a.ID)
+			}
+		}
+		own[n] = true
+		l.define(here, n)
+		if l.take(";") {
+			continue
+		}
+		inner := n.Guards
+		n.Guards = nil
+		if len(inner) > 0 || !kern.IsOperand(n) || len(kern.Expression(n)) != len(own) {
+			l.fail(at, "the operand is not arithmetic on loads and constants, all of it used, that gives f32")
+		}
+		n.Guards = l.guards()
+		l.want(")")
+		return n
+	}
 }
 
 // arity is the number of scalar operands of an arithmetic primitive.

@@ -47,6 +47,7 @@ type uncut struct{}
 
 func (uncut) Tile(*kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (uncut) Pack(*kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
+func (uncut) Copied(k *kern.Kernel, i int) int      { return k.Bufs[k.FindContract().Args[i].Buf].Len }
 
 func planned(t *testing.T, m *ir.Module) model {
 	t.Helper()
