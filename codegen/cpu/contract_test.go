@@ -174,6 +174,20 @@ func TestContractionsOfGatheredRows(t *testing.T) {
 	check(t, ss)
 }
 
+// scaled makes the right operand of a matmulKernel relu(b*bias): its elements
+// times those of the columns.
+func scaled(k *kern.Kernel) {
+	node := func(n kern.Node) *kern.Node {
+		n.ID, n.Type = k.NumNodes, ir.F32
+		k.NumNodes++
+		return &n
+	}
+	c := k.FindContract()
+	bias := node(kern.Node{Prim: kern.Load, Buf: 2, At: kern.V(k.Dims[len(k.Dims)-1])})
+	x := node(kern.Node{Prim: kern.Mul, Args: []*kern.Node{c.Args[1], bias}})
+	c.Args[1] = node(kern.Node{Prim: kern.Max, Args: []*kern.Node{x, node(kern.Node{Prim: kern.Const})}})
+}
+
 // A packed product has the bits of the same product in place: the order of
 // its sums is that of its blocks alone.
 func TestPackedOperandsGiveTheSameBits(t *testing.T) {
@@ -189,17 +203,27 @@ func TestPackedOperandsGiveTheSameBits(t *testing.T) {
 		batch, n, k int
 		tb, shared  bool
 		d           ir.DType
-	}{{1, 130, 70, false, true, ir.F32}, {2, 90, 1100, true, false, ir.F32}, {2, 100, 65, true, true, ir.F16}} {
+		prologue    bool
+	}{{1, 130, 70, false, true, ir.F32, false}, {2, 90, 1100, true, false, ir.F32, false}, {2, 100, 65, true, true, ir.F16, false},
+		{1, 130, 70, false, true, ir.F32, true}, {2, 100, 65, true, true, ir.F16, true}} {
 		plain := matmulKernel(c.batch, 250, c.n, c.k, false, c.tb, c.shared, c.d)
 		packed := matmulKernel(c.batch, 250, c.n, c.k, false, c.tb, c.shared, c.d)
 		packed.Name = "packed"
+		from := []int{1}
+		if c.prologue {
+			scaled(plain)
+			scaled(packed)
+			from = []int{1, 2}
+		}
 		if !WantsPack(packed) {
 			t.Fatal("a product of 250 rows is not packed")
 		}
 		pack := PackKernel(packed, "pack")
 		packed.Packed = true
-		packed.FindContract().Args[1].Buf = len(packed.Bufs)
-		packed.Bufs = append(packed.Bufs, pack.Bufs[1])
+		right := *kern.Widest(packed.FindContract().Args[1])
+		right.Buf = len(packed.Bufs)
+		packed.FindContract().Args[1] = &right
+		packed.Bufs = append(packed.Bufs, pack.Bufs[len(pack.Bufs)-1])
 		chunked(packed)
 		ks := []*kern.Kernel{plain, pack, packed}
 		libs, err := Compile(context.Background(), tools, ks, targets)
@@ -241,7 +265,7 @@ func TestPackedOperandsGiveTheSameBits(t *testing.T) {
 				pool.Run(fn, arena.Addr(0), chunks)
 			}
 			run(plain.Name, plain.Chunks, 0, 1, 2, 3, 4)
-			run(pack.Name, pack.Chunks, 1, 7)
+			run(pack.Name, pack.Chunks, append(from, 7)...)
 			run(packed.Name, packed.Chunks, 0, 1, 2, 5, 6, 7)
 			for i := 3; i < 5; i++ {
 				n := plain.Bufs[i].Len * plain.Bufs[i].DType.Size()
