@@ -24,6 +24,21 @@ var fractionBits = [...]uint{10, 7, 9, 10}
 // formats, 127 - 60.
 const rebias = 67
 
+// ByName finds the format of an element type by the type's name.
+func ByName(dtype string) (f Format, ok bool) {
+	switch dtype {
+	case "f16":
+		return Half, true
+	case "bf16":
+		return Brain, true
+	case "e6m9":
+		return E6M9, true
+	case "ue6m10":
+		return UE6M10, true
+	}
+	return 0, false
+}
+
 // dropped is how many bits of a float32's fraction f has no room for.
 func (f Format) dropped() uint { return 23 - fractionBits[f] }
 

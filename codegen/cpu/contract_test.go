@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/gouache-ml/gouache/codegen/cpu/internal/jit"
-	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/runtime/device/cpu"
@@ -191,14 +189,7 @@ func scaled(k *kern.Kernel) {
 // A packed product has the bits of the same product in place: the order of
 // its sums is that of its blocks alone.
 func TestPackedOperandsGiveTheSameBits(t *testing.T) {
-	targets, err := jit.Targets()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tools, err := toolchain.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
+	targets, tools := here(t)
 	for _, c := range []struct {
 		batch, n, k int
 		tb, shared  bool

@@ -516,7 +516,7 @@ func (e *emitter) holds(gs []kern.Guard) *val {
 // list emits nodes in order. A product whose only use is a sum in the same
 // list becomes part of a fused multiply-add.
 func (e *emitter) list(nodes []*kern.Node) error {
-	fused := e.fusable(nodes)
+	fused := fusable(nodes, e.uses, e.vals)
 	for _, n := range nodes {
 		if e.uses[n.ID] == 0 && n.Prim != kern.Store || fused[n] || e.vals[n.ID] != nil {
 			continue
@@ -547,16 +547,19 @@ func (e *emitter) list(nodes []*kern.Node) error {
 	return nil
 }
 
-func (e *emitter) fusable(nodes []*kern.Node) map[*kern.Node]bool {
+// fusable finds the products that become part of a multiply-add: of f32, used
+// once, by a sum or difference that takes no other. uses counts by Node.ID;
+// vals are what is computed already.
+func fusable(nodes []*kern.Node, uses []int, vals []*val) map[*kern.Node]bool {
 	here := map[*kern.Node]bool{}
 	for _, n := range nodes {
-		if n.Prim == kern.Mul && n.Type == ir.F32 && e.uses[n.ID] == 1 && e.vals[n.ID] == nil {
+		if n.Prim == kern.Mul && n.Type == ir.F32 && uses[n.ID] == 1 && vals[n.ID] == nil {
 			here[n] = true
 		}
 	}
 	fused := map[*kern.Node]bool{}
 	for _, n := range nodes {
-		if (n.Prim != kern.Add && n.Prim != kern.Sub) || n.Type != ir.F32 || e.uses[n.ID] == 0 {
+		if (n.Prim != kern.Add && n.Prim != kern.Sub) || n.Type != ir.F32 || uses[n.ID] == 0 {
 			continue
 		}
 		for _, a := range n.Args {

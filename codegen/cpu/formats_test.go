@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
-	"github.com/gouache-ml/gouache/codegen/cpu/internal/jit"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -43,14 +42,7 @@ func TestConversionsAreTheFormats(t *testing.T) {
 			add("randomly_"+d.String(), floats, []ir.DType{ir.F32, ir.F32}, d, func(b *kern.Builder, x []*kern.Node) *kern.Node { return b.Round(d, x[0], x[1]) })
 		}
 	}
-	targets, err := jit.Targets()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tools, err := toolchain.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
+	targets, tools := here(t)
 	libs, err := Compile(context.Background(), tools, ks, targets)
 	if err != nil {
 		t.Fatal(err)

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gouache-ml/gouache/codegen/cpu/internal/jit"
-	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ops/mask"
@@ -16,14 +14,7 @@ import (
 
 // bench times k on one worker and reports bytes of its buffers a second.
 func bench(b *testing.B, k *kern.Kernel, flops float64, fill func(buf, i int, r *rand.Rand) float64) {
-	targets, err := jit.Targets()
-	if err != nil {
-		b.Fatal(err)
-	}
-	tools, err := toolchain.Find()
-	if err != nil {
-		b.Fatal(err)
-	}
+	targets, tools := here(b)
 	t := targets[0]
 	libs, err := Compile(context.Background(), tools, []*kern.Kernel{k}, targets[:1])
 	if err != nil {

@@ -142,9 +142,8 @@ type machine struct {
 	lib    *cpu.Library
 }
 
-// check compiles samples for every target of this machine, runs them with 1, 2
-// and 3 workers and compares with the evaluator.
-func check(t *testing.T, samples []sample) {
+// here is what this machine can run and compile for.
+func here(t testing.TB) ([]*build.Target, *toolchain.Tools) {
 	t.Helper()
 	targets, err := jit.Targets()
 	if err != nil {
@@ -154,6 +153,14 @@ func check(t *testing.T, samples []sample) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return targets, tools
+}
+
+// check compiles samples for every target of this machine, runs them with 1, 2
+// and 3 workers and compares with the evaluator.
+func check(t *testing.T, samples []sample) {
+	t.Helper()
+	targets, tools := here(t)
 	var ks []*kern.Kernel
 	for i, s := range samples {
 		s.k.Name = fmt.Sprintf("%s_%d", s.k.Name, i)

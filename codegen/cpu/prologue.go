@@ -17,11 +17,12 @@ type Formula struct {
 }
 
 func newFormula(k *kern.Kernel, root, main *kern.Node) *Formula {
-	x := &Formula{k: k, root: root, loads: []*kern.Node{main}, fused: map[*kern.Node]bool{}}
-	uses := map[*kern.Node]int{}
+	x := &Formula{k: k, root: root, loads: []*kern.Node{main}}
+	uses := make([]int, k.NumNodes)
+	uses[root.ID] = 1
 	for _, n := range kern.Expression(root) {
 		for _, a := range n.Args {
-			uses[a]++
+			uses[a.ID]++
 		}
 		switch {
 		case n == main:
@@ -30,18 +31,8 @@ func newFormula(k *kern.Kernel, root, main *kern.Node) *Formula {
 		default:
 			x.nodes = append(x.nodes, n)
 		}
-		if (n.Prim == kern.Add || n.Prim == kern.Sub) && n.Type == ir.F32 {
-			for _, a := range n.Args {
-				if a.Prim == kern.Mul && uses[a] == 1 && n.Args[0] != n.Args[1] {
-					x.fused[a] = true
-					break
-				}
-			}
-		}
 	}
-	for n := range x.fused {
-		x.fused[n] = uses[n] == 1
-	}
+	x.fused = fusable(x.nodes, uses, make([]*val, k.NumNodes))
 	return x
 }
 

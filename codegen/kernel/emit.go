@@ -106,6 +106,18 @@ type emission struct {
 	bufOf map[*ir.Value]int
 }
 
+// overSpace calls f with an emission over all points of shape, anew for every
+// loop variable that must be split before its indices are affine. The error is
+// that of f's last call.
+func overSpace(a *analysis, shape []int, f func(e *emission) error) error {
+	sp := newSpace(shape, nil)
+	for try := 0; ; try++ {
+		if err := f(newEmission(a, nil, sp)); try == maxSplits || !sp.split(err) {
+			return err
+		}
+	}
+}
+
 func newEmission(a *analysis, u *unit, sp *space) *emission {
 	e := &emission{a: a, u: u, sp: sp, b: kern.NewBuilder(""), done: map[*ir.Value]*kern.Node{}, memo: map[string]*kern.Node{}, bufOf: map[*ir.Value]int{}}
 	sp.owner = map[*kern.Var][3]int{}

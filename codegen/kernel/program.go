@@ -425,23 +425,22 @@ func (pr *program) whole(u *unit) error {
 
 // part is the kernel that writes x into out from position at of an axis.
 func (pr *program) part(x *ir.Value, out ir.Type, axis, at int) (*kern.Kernel, []*ir.Value, error) {
-	sp := newSpace(x.Type.Shape, nil)
-	for try := 0; ; try++ {
-		e := newEmission(pr.a, nil, sp)
+	var k *kern.Kernel
+	var bufs []*ir.Value
+	err := overSpace(pr.a, x.Type.Shape, func(e *emission) error {
 		n, err := e.value(x, e.full)
-		if err == nil {
-			idx := append([]kern.Index(nil), e.full...)
-			idx[axis] = idx[axis].Plus(at)
-			o := e.b.Buf("out", out.DType, out.Len(), kern.Out)
-			e.b.Store(o, kern.Flat(out.Shape, idx), n)
-			k := e.b.Done()
-			collapse(k)
-			return k, e.bufs, nil
+		if err != nil {
+			return err
 		}
-		if try == maxSplits || !sp.split(err) {
-			return nil, nil, err
-		}
-	}
+		idx := append([]kern.Index(nil), e.full...)
+		idx[axis] = idx[axis].Plus(at)
+		o := e.b.Buf("out", out.DType, out.Len(), kern.Out)
+		e.b.Store(o, kern.Flat(out.Shape, idx), n)
+		k, bufs = e.b.Done(), e.bufs
+		collapse(k)
+		return nil
+	})
+	return k, bufs, err
 }
 
 // copies stores updated values that could not be computed in place.

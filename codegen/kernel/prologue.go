@@ -94,32 +94,30 @@ func (a *analysis) cheap(x *ir.Value) bool {
 // operand is the expression of x as an operand of a product, or nil if it has
 // none, or reads several values of x's size.
 func (a *analysis) operand(x *ir.Value) *kern.Node {
-	sp := newSpace(x.Type.Shape, nil)
-	for try := 0; try < maxSplits; try++ {
-		e := newEmission(a, nil, sp)
-		n, err := e.value(x, e.full)
-		if sp.split(err) {
-			continue
-		}
-		if err != nil || !kern.IsOperand(n) {
-			return nil
-		}
-		full := 0
-		for _, b := range kern.Buffers(n) {
-			v := e.bufs[b]
-			if !v.Type.DType.IsFloat() {
-				return nil
-			}
-			if 2*v.Type.Len() > x.Type.Len() {
-				full++
-			}
-		}
-		if full != 1 {
-			return nil
-		}
-		return n
+	var n *kern.Node
+	var bufs []*ir.Value
+	err := overSpace(a, x.Type.Shape, func(e *emission) (err error) {
+		n, err = e.value(x, e.full)
+		bufs = e.bufs
+		return err
+	})
+	if err != nil || !kern.IsOperand(n) {
+		return nil
 	}
-	return nil
+	full := 0
+	for _, b := range kern.Buffers(n) {
+		v := bufs[b]
+		if !v.Type.DType.IsFloat() {
+			return nil
+		}
+		if 2*v.Type.Len() > x.Type.Len() {
+			full++
+		}
+	}
+	if full != 1 {
+		return nil
+	}
+	return n
 }
 
 // product is the contraction of in alone, for the backend to judge: of plain

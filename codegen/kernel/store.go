@@ -196,48 +196,35 @@ func (a *analysis) denseAlias(in *ir.Instr, r *ir.Value) *ir.Value {
 	if rs, ok := in.Op.(ops.Reshaper); ok && rs.Reshapes() {
 		return src
 	}
-	sp := newSpace(r.Type.Shape, nil)
-	for try := 0; try < maxSplits; try++ {
-		e := newEmission(a, nil, sp)
+	same := false
+	err := overSpace(a, r.Type.Shape, func(e *emission) error {
 		n, err := e.inline(r, e.full)
-		if sp.split(err) {
-			continue
-		}
-		if err == nil && n.Prim == kern.Load && len(n.Guards) == 0 && n.At.String() == kern.Flat(r.Type.Shape, e.full).String() {
-			return src
-		}
+		same = err == nil && n.Prim == kern.Load && len(n.Guards) == 0 && n.At.String() == kern.Flat(r.Type.Shape, e.full).String()
+		return err
+	})
+	if err != nil || !same {
 		return nil
 	}
-	return nil
+	return src
 }
 
 // addressable reports whether an element of v can be computed from stored
 // values with affine indices.
 func (a *analysis) addressable(v *ir.Value) bool {
-	sp := newSpace(v.Type.Shape, nil)
-	for try := 0; try < maxSplits; try++ {
-		e := newEmission(a, nil, sp)
+	return overSpace(a, v.Type.Shape, func(e *emission) error {
 		_, err := e.inline(v, e.full)
-		if sp.split(err) {
-			continue
-		}
-		return err == nil
-	}
-	return false
+		return err
+	}) == nil
 }
 
 // plainLoad reports whether operand i of a contraction is a load of a stored
 // value under views.
 func (a *analysis) plainLoad(in *ir.Instr, i int) bool {
 	x := in.Args[i]
-	sp := newSpace(x.Type.Shape, nil)
-	for try := 0; try < maxSplits; try++ {
-		e := newEmission(a, nil, sp)
-		n, err := e.value(x, e.full)
-		if sp.split(err) {
-			continue
-		}
-		return err == nil && n.Prim == kern.Load && len(n.At.Ind) == 0
-	}
-	return false
+	var n *kern.Node
+	err := overSpace(a, x.Type.Shape, func(e *emission) (err error) {
+		n, err = e.value(x, e.full)
+		return err
+	})
+	return err == nil && n.Prim == kern.Load && len(n.At.Ind) == 0
 }

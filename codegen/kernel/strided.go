@@ -32,20 +32,16 @@ func isView(in *ir.Instr) bool {
 	if x.DType != r.DType { // a load widens, so a cast may be the load alone
 		return false
 	}
-	sp := newSpace(r.Shape, nil)
-	for try := 0; try < maxSplits; try++ {
-		e := newEmission(nil, nil, sp)
+	var n, arg *kern.Node
+	err := overSpace(nil, r.Shape, func(e *emission) (err error) {
 		buf := e.b.Buf("", x.DType, x.Len(), kern.In)
-		var arg *kern.Node
-		n, err := op.Element(&ops.Emitter{B: e.b, Args: []ir.Type{x}, Out: r, Arg: func(_ int, idx []kern.Index) (*kern.Node, error) {
+		n, err = op.Element(&ops.Emitter{B: e.b, Args: []ir.Type{x}, Out: r, Arg: func(_ int, idx []kern.Index) (*kern.Node, error) {
 			arg = e.b.Load(buf, kern.Flat(x.Shape, idx))
 			return arg, nil
 		}}, e.full)
-		if !sp.split(err) {
-			return err == nil && n == arg && n != nil
-		}
-	}
-	return false
+		return err
+	})
+	return err == nil && n == arg && n != nil
 }
 
 // view finds where v lies in a stored value's buffer. It fails where v is
@@ -54,21 +50,17 @@ func (a *analysis) view(v *ir.Value) (base *ir.Value, w kern.View, ok bool) {
 	if s := a.find(v); s != nil {
 		return s, denseView(v.Type.Shape), true
 	}
-	sp := newSpace(v.Type.Shape, nil)
-	for try := 0; try < maxSplits; try++ {
-		e := newEmission(a, nil, sp)
+	err := overSpace(a, v.Type.Shape, func(e *emission) error {
 		n, err := e.inline(v, e.full)
-		if sp.split(err) {
-			continue
-		}
 		if err != nil || n.Prim != kern.Load || len(n.Guards) > 0 {
-			return nil, w, false
+			return err
 		}
 		base = e.bufs[n.Buf]
-		w, ok = stridesOf(sp, n.At)
-		return base, w, ok && base.Type.DType == v.Type.DType
-	}
-	return nil, w, false
+		w, ok = stridesOf(e.sp, n.At)
+		ok = ok && base.Type.DType == v.Type.DType
+		return nil
+	})
+	return base, w, ok && err == nil
 }
 
 // denseView is that of a tensor of its own; axes of extent 1 have stride 1.
@@ -177,27 +169,24 @@ func (pr *program) inside(r *ir.Value) (place, bool) {
 		}
 		from += x.Type.Shape[axis]
 	}
-	sp := newSpace(r.Type.Shape, nil)
-	for try := 0; try < maxSplits; try++ {
-		e := newEmission(pr.a, nil, sp)
+	var w kern.View
+	even := false
+	err := overSpace(pr.a, r.Type.Shape, func(e *emission) error {
 		idx, err := kern.Unflatten(v.Type.Shape, kern.Flat(r.Type.Shape, e.full))
-		if sp.split(err) {
-			continue
-		}
 		if err != nil {
-			break
+			return err
 		}
 		idx[axis] = idx[axis].Plus(from)
-		w, ok := stridesOf(sp, kern.Flat(c.Type.Shape, idx))
-		if !ok {
-			break
-		}
-		if pr.buf[c] == nil {
-			pr.work(c, c.Type)
-		}
-		return place{pr.buf[c], c.Type.Len(), w}, true
+		w, even = stridesOf(e.sp, kern.Flat(c.Type.Shape, idx))
+		return nil
+	})
+	if err != nil || !even {
+		return place{}, false
 	}
-	return place{}, false
+	if pr.buf[c] == nil {
+		pr.work(c, c.Type)
+	}
+	return place{pr.buf[c], c.Type.Len(), w}, true
 }
 
 // strided makes k, the kernel of an op on tensors of their own, one that finds

@@ -39,17 +39,7 @@ func (d DType) Size() int {
 
 // Format is how a 16-bit floating-point type is stored; ok is false for the other types.
 func (d DType) Format() (f format16.Format, ok bool) {
-	switch d {
-	case F16:
-		return format16.Half, true
-	case BF16:
-		return format16.Brain, true
-	case E6M9:
-		return format16.E6M9, true
-	case UE6M10:
-		return format16.UE6M10, true
-	}
-	return 0, false
+	return format16.ByName(string(d))
 }
 
 // Tensor is a dense row-major view into a model's memory. It is valid until the model is closed.

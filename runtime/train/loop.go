@@ -76,7 +76,7 @@ type running struct {
 	saved          int64 // step of the last snapshot, -1 for none
 	recent         *metrics.Window
 	lastValidation float64
-	traced         int // skipped updates that were run again, this session
+	traced         int // skipped updates that were run again
 }
 
 type mean struct {
@@ -378,12 +378,17 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 	return values, nil
 }
 
-// tracedSkips is how many skipped updates of a session are run again to find
+// tracedSkips is how many skipped updates of a run are run again to find
 // where they went wrong.
 const tracedSkips = 3
 
-// scratch copies what an update changes even when it is skipped, gradient
-// scales and counters, so that it can be run again.
+// changesAlways tells of what an update changes even when it is skipped: gradient
+// scales, counters, running shares.
+func changesAlways(g *exec.Global) bool {
+	return g.Role == exec.RoleBuffer || g.Role == exec.RoleState && !isCache(g)
+}
+
+// scratch copies what a skipped update changes, so that it can be run again.
 func (r *running) scratch() [][]byte {
 	if r.traced == tracedSkips {
 		return nil
@@ -391,7 +396,7 @@ func (r *running) scratch() [][]byte {
 	var out [][]byte
 	globals := r.Model.Globals()
 	for i := range globals {
-		if g := &globals[i]; g.Role == exec.RoleState && !isCache(g) {
+		if g := &globals[i]; changesAlways(g) {
 			out = append(out, append([]byte(nil), g.Data...))
 		}
 	}
@@ -403,7 +408,7 @@ func (r *running) exchange(contents [][]byte) {
 	globals := r.Model.Globals()
 	n := 0
 	for i := range globals {
-		if g := &globals[i]; g.Role == exec.RoleState && !isCache(g) {
+		if g := &globals[i]; changesAlways(g) {
 			now := append([]byte(nil), g.Data...)
 			copy(g.Data, contents[n])
 			contents[n] = now

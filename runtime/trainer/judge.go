@@ -24,7 +24,9 @@ type score struct {
 	Relations float64 `json:"all_of_pairs"`
 }
 
-func (s *score) add(v shapes.Verdict, scene shapes.Scene) bool {
+// add counts a picture and tells whether shapes and colours, and everything, are as the
+// scene has them.
+func (s *score) add(v shapes.Verdict, scene shapes.Scene) grade {
 	what, sizes, relation := v.Matches(scene)
 	all := what && sizes && relation
 	s.n++
@@ -43,8 +45,11 @@ func (s *score) add(v shapes.Verdict, scene shapes.Scene) bool {
 		s.nSingles++
 		count(&s.singles, all)
 	}
-	return all
+	return grade{what, all}
 }
+
+// grade is what a picture shows of what its caption says.
+type grade struct{ shapes, all bool }
 
 // share turns counts into parts of 1.
 func (s *score) share() {
@@ -56,11 +61,11 @@ func (s *score) share() {
 
 // judged is the judge's opinion of samples.
 type judged struct {
-	Best   score // the candidate that ranks first
-	First  score // the candidate drawn first: what there would be without ranking
-	Any    score // the share of all candidates that are right
-	Other  score // best candidates against the captions of others: chance
-	Right  []bool
+	Best   score   // the candidate that ranks first
+	First  score   // the candidate drawn first: what there would be without ranking
+	Any    score   // the share of all candidates that are right
+	Other  score   // best candidates against the captions of others: chance
+	Grades []grade // of the best, by caption
 	Scenes []shapes.Scene
 }
 
@@ -78,7 +83,7 @@ func judgeSamples(results []sample.Result) (*judged, error) {
 		}
 		j.Scenes = append(j.Scenes, scene)
 		verdicts = append(verdicts, judge(r.Candidates[0].Picture))
-		j.Right = append(j.Right, j.Best.add(verdicts[len(verdicts)-1], scene))
+		j.Grades = append(j.Grades, j.Best.add(verdicts[len(verdicts)-1], scene))
 		j.First.add(judge(r.First().Picture), scene)
 		for _, c := range r.Candidates {
 			j.Any.add(judge(c.Picture), scene)

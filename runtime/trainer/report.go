@@ -78,8 +78,11 @@ func sampleSection(results []sample.Result, j *judged) (metrics.Section, error) 
 		im := metrics.Image{PNG: data, Caption: r.Caption}
 		if j != nil {
 			badge := metrics.Badge{Text: "wrong", Verdict: metrics.Bad}
-			if j.Right[i] {
-				badge = metrics.Badge{Text: "right", Verdict: metrics.Good}
+			switch {
+			case j.Grades[i].all:
+				badge = metrics.Badge{Text: "all right", Verdict: metrics.Good}
+			case j.Grades[i].shapes:
+				badge = metrics.Badge{Text: "shape, colour right", Verdict: metrics.Warn}
 			}
 			im.Badges = append(im.Badges, badge)
 		}
