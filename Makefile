@@ -16,7 +16,7 @@ generate: tools
 	go generate -run 'system demo ' ./models/systems
 
 tools:
-	@scripts/tools.sh
+	@.ci/tools.sh
 
 test: tools
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: run gofmt -w on: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
@@ -34,7 +34,7 @@ bench-peers: tools
 ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled ./tests/parity
 
 check-long: test
-	@scripts/tools.sh qemu-aarch64-static
+	@.ci/tools.sh qemu-aarch64-static
 	GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m -count=1 $(ARM64)
 
 clean:

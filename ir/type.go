@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gouache-ml/gouache/format16"
+	"github.com/gouache-ml/gouache/runtime/format16"
 )
 
 // DType is the storage type of one tensor element.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/gouache-ml/gouache/format16"
+	"github.com/gouache-ml/gouache/runtime/format16"
 )
 
 // DType is the storage type of one element; the names are those of the IR.
