@@ -1,8 +1,9 @@
 # make demo   everything from a fresh machine: tools, compile, train, sample, report
 # make test   everything tested
 # make check-long   the same, and the compiled kernels on an emulated arm64
+# make gpu-check   on a machine with an NVIDIA GPU: the tests on it, and times beside PyTorch's
 # make bench-peers   timed beside PyTorch, OpenBLAS and oneDNN (Debian's python3-torch); PEERS='-rounds 1' for a quick look
-.PHONY: demo test bench-peers tools generate check-long clean
+.PHONY: demo test gpu-check gpu-programs bench-peers tools generate check-long clean
 export CGO_ENABLED = 0
 OUT ?= out/demo
 
@@ -29,6 +30,17 @@ bench-peers: tools
 	go build -o bin/emoji ./gen/emoji/trainer
 	go build -o bin/kbench ./cmd/kbench
 	go run ./tests/peers $(PEERS)
+
+# What gpu-check runs; the programs need neither Go nor CUDA's tools, so they can be built elsewhere.
+gpu-programs:
+	go generate -run 'system gpupeers ' ./models/systems
+	go build -o bin/gpupeers ./gen/gpupeers/trainer
+	go test -c -o bin/compiled.test ./tests/compiled
+	go test -c -o bin/parity.test ./tests/parity
+	go build -o bin/gpu-check ./tests/gpu
+
+gpu-check: gpu-programs
+	bin/gpu-check $(GPU)
 
 # The packages that run machine code; check-long runs their tests on an emulated arm64 as well.
 ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled ./tests/parity

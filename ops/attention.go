@@ -13,9 +13,10 @@ import (
 
 // The attention ops are templates of the kernel language. Every template has
 // the integers B, T, H, D (batch, positions, heads, head size) and blocks
-// (those of the mask's table), the scale as F, and these operands, found
-// through Views; q, k, v, out and their gradients are [B,T,H,D] in one element
-// type, lse and delta are f32 [B,H,T], tables are those of package mask:
+// (those of the mask's table), the scale as F, the mask as text, and these
+// operands, found through Views; q, k, v, out and their gradients are [B,T,H,D]
+// in one element type, lse and delta are f32 [B,H,T], tables are those of
+// package mask:
 //
 //	attention_fwd      q k v table -> out lse
 //	attention_bwd      q k v do lse delta table -> dq dk dv
@@ -64,7 +65,7 @@ func headStrides(s []int) bool { return len(s) == 0 || s[len(s)-1] == 1 }
 
 // attentionKernel is a template whose buffers are the arguments and results.
 func attentionKernel(name string, m mask.Mask, shape []int, scale float64, args, outs []ir.Type, argNames, outNames string) *kern.Kernel {
-	k := &kern.Kernel{Name: name, Template: &kern.Template{Name: name, F: scale, Ints: []kern.Int{
+	k := &kern.Kernel{Name: name, Template: &kern.Template{Name: name, F: scale, Mask: m.String(), Ints: []kern.Int{
 		{Key: "B", Val: shape[0]}, {Key: "T", Val: shape[1]}, {Key: "H", Val: shape[2]}, {Key: "D", Val: shape[3]}, {Key: "blocks", Val: int(mask.Blocks(m, shape[1])[0])}}}}
 	for i, n := range strings.Fields(argNames) {
 		k.Template.Views = append(k.Template.Views, kern.Dense(len(k.Bufs), args[i].Shape))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"github.com/gouache-ml/gouache/codegen/cpu"
 	"io"
 	"os"
 	"os/signal"
@@ -18,6 +19,7 @@ import (
 // options are the command line.
 type options struct {
 	system, program, target string
+	device                  string         // cpu, emu, cuda
 	run                     *regexp.Regexp // nil for not given
 	threads, count          int
 	budget                  time.Duration
@@ -47,7 +49,8 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.program, "program", "", "run `MODEL.PROGRAM` whole and show where its time goes; with -run, measure its kernels alone")
 	f.StringVar(&run, "run", "", "measure kernels whose name matches the `regexp` (default all)")
 	f.IntVar(&o.threads, "threads", runtime.GOMAXPROCS(0), "threads that share a kernel's chunks")
-	f.StringVar(&o.target, "target", "", "kernel `variant`, such as x86-64-v3 (default the best this processor runs)")
+	f.StringVar(&o.target, "target", "", "kernel `variant`, such as x86-64-v3 (default the best this processor runs) or sm_80 (default the best)")
+	f.StringVar(&o.device, "device", "cpu", "where kernels run: cpu; emu, a GPU that is emulated, which counts instructions and memory accesses; or cuda")
 	f.IntVar(&o.count, "count", 1, "measure every kernel this many times, for benchstat; least runs of a program")
 	f.DurationVar(&o.budget, "time", 200*time.Millisecond, "time for each measurement")
 	f.BoolVar(&o.json, "json", false, "write one JSON object per row")
@@ -79,6 +82,12 @@ func parse(args []string, usage io.Writer) (options, error) {
 	case o.trace != "" && (o.program == "" || run != ""):
 		return o, fmt.Errorf("-trace is for a whole program: give -program, and no -run")
 	}
+	switch {
+	case o.device != "cpu" && o.device != "emu" && o.device != "cuda":
+		return o, fmt.Errorf("-device %s: there are cpu, emu and cuda", o.device)
+	case o.device != "cpu" && (o.peaks || o.benchstat || o.compare != "" || o.pprof != "" || o.trace != "" || o.program != "" && run == ""):
+		return o, fmt.Errorf("-device %s measures kernels alone: of the flags -system, -program with -run, -run, -target, -json and -list apply", o.device)
+	}
 	if run != "" {
 		re, err := regexp.Compile(run)
 		if err != nil {
@@ -94,10 +103,14 @@ func run(ctx context.Context, args []string, out, diag io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if o.device != "cpu" {
+		return gpu(ctx, o, out, diag)
+	}
 	s, err := newSession(o, out, diag)
 	if err != nil {
 		return err
 	}
+	s.backend = cpu.Backend{}
 	if o.peaks {
 		return s.peaksAlone(ctx)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
+	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -25,6 +26,7 @@ type session struct {
 	out, diag io.Writer
 	tools     *toolchain.Tools
 	variant   *build.Target
+	backend   kernel.Backend
 	plan      *plan.System
 	model     *plan.Model   // of -program
 	prog      *plan.Program // of -program
@@ -79,7 +81,7 @@ func (s *session) plans() error {
 			return fmt.Errorf("system %s: %w", s.system, err)
 		}
 	}
-	if s.plan, err = pipeline.Compile(sys.Name, modules, pipeline.Options{Backend: cpu.Backend{}}); err != nil {
+	if s.plan, err = pipeline.Compile(sys.Name, modules, pipeline.Options{Backend: s.backend}); err != nil {
 		return err
 	}
 	if s.program != "" {
@@ -138,6 +140,8 @@ func (s *session) kindOf(k *kern.Kernel) string {
 	switch {
 	case k.Template != nil:
 		return k.Template.Name
+	case k.FindContract() != nil && s.variant == nil: // for a GPU
+		return "gemm"
 	case k.FindContract() != nil && cpu.ScratchBytes([]*kern.Kernel{k}, []*build.Target{s.variant}) > 0:
 		return "gemm"
 	case k.FindContract() != nil:

@@ -16,9 +16,6 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/mod/modfile"
 
-	"github.com/gouache-ml/gouache/codegen/cpu"
-	"github.com/gouache-ml/gouache/codegen/cpu/build"
-	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/codegen/glue"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/models/system"
@@ -27,7 +24,7 @@ import (
 type flags struct {
 	System    string   `help:"System to compile." required:"" placeholder:"NAME"`
 	Output    string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
-	Target    []string `help:"Processors to compile for (default: all)." placeholder:"NAME"`
+	Target    []string `help:"Processors or GPUs to compile for (default: all processors)." placeholder:"NAME"`
 	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
 	Remat     string   `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
 	Quiet     bool     `short:"q" help:"Print errors only."`
@@ -87,22 +84,15 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var targets []*build.Target
-	for _, n := range f.Target {
-		t, err := build.TargetByName(n)
-		if err != nil {
-			return err
-		}
-		targets = append(targets, t)
-	}
-	if len(targets) == 0 {
-		targets = build.Targets()
+	find, err := generatorFor(f.Target)
+	if err != nil {
+		return err
 	}
 	importPath, err := importPath(f.Output)
 	if err != nil {
 		return err
 	}
-	tools, err := toolchain.Find()
+	generator, err := find()
 	if err != nil {
 		return err
 	}
@@ -118,18 +108,14 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err := system.SetRemat(modules, f.Remat); err != nil {
 		return err
 	}
-	plan, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: cpu.Backend{}})
+	plan, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: generator.backend})
 	if err != nil {
 		return err
 	}
 	planned := time.Since(start)
-	objects, err := cpu.Compile(ctx, tools, plan.Kernels, targets)
-	if err != nil {
-		return err
-	}
 	o := glue.Options{ImportPath: importPath, Runner: s.Runner}
-	for _, t := range targets {
-		o.Objects = append(o.Objects, glue.Object{Target: t.Name, Code: objects[t.Name], Scratch: cpu.ScratchBytes(plan.Kernels, []*build.Target{t})})
+	if o.Objects, err = generator.compile(ctx, plan.Kernels); err != nil {
+		return err
 	}
 	files, err := glue.Generate(plan, o)
 	if err != nil {
@@ -139,13 +125,13 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 		return err
 	}
 	bytes, names := 0, []string{}
-	for _, t := range targets {
-		bytes += len(objects[t.Name])
-		names = append(names, t.Name)
+	for _, x := range o.Objects {
+		bytes += len(x.Code)
+		names = append(names, x.Target)
 	}
 	sort.Strings(names)
-	fmt.Fprintf(w, "gouachec: %s: %d kernels for %s, %.1f MB, in %.1f s (planning %.1f s, LLVM %s %.1f s)\n",
-		s.Name, len(plan.Kernels), strings.Join(names, ", "), float64(bytes)/1e6, time.Since(start).Seconds(), planned.Seconds(), tools.Version, (time.Since(start) - planned).Seconds())
+	fmt.Fprintf(w, "gouachec: %s: %d kernels for %s, %.1f MB, in %.1f s (planning %.1f s, %s %.1f s)\n",
+		s.Name, len(plan.Kernels), strings.Join(names, ", "), float64(bytes)/1e6, time.Since(start).Seconds(), planned.Seconds(), generator.tool, (time.Since(start) - planned).Seconds())
 	return nil
 }
 

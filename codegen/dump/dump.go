@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -14,6 +15,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
+	"github.com/gouache-ml/gouache/codegen/cuda"
 	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
@@ -37,8 +39,8 @@ type flags struct {
 	Kernel string `help:"Print the kernels whose names match." placeholder:"RE"`
 
 	Func   string `help:"Functions to show, matched against model.function." placeholder:"RE"`
-	As     string `help:"Form of -kernel: kern, llvm or asm." default:"kern" placeholder:"FORM"`
-	Target string `help:"Processor of -as llvm and asm." default:"x86-64-v3" placeholder:"NAME"`
+	As     string `help:"Form of -kernel: kern; llvm or asm for a processor, ptx for a GPU." default:"kern" placeholder:"FORM"`
+	Target string `help:"Processor of -as llvm and asm, or GPU such as sm_90a: everything after the passes is then planned for GPUs." default:"x86-64-v3" placeholder:"NAME"`
 	Output string `name:"output" short:"o" help:"Folder to write to." placeholder:"DIR"`
 
 	Precision string `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
@@ -80,6 +82,9 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 			}
 			return ms, err
 		}
+	}
+	if strings.HasPrefix(f.Target, "sm_") {
+		in.backend = cuda.Backend{}
 	}
 	if f.Func != "" {
 		if in.only, err = regexp.Compile(f.Func); err != nil {
@@ -154,14 +159,33 @@ func (in *input) kernel(ctx context.Context, pattern, as, target string, w io.Wr
 	if err != nil {
 		return fmt.Errorf("-kernel: %w", err)
 	}
-	t, err := build.TargetByName(target)
+	var t *build.Target
+	var gpu *cuda.Target
+	forms := []string{"kern", "llvm", "asm"}
+	if in.backend == nil {
+		t, err = build.TargetByName(target)
+	} else {
+		gpu, err = cuda.TargetByName(target)
+		forms = []string{"kern", "ptx"}
+	}
 	if err != nil {
 		return err
+	}
+	if !slices.Contains(forms, as) {
+		return fmt.Errorf("unknown form %q for target %s; one of %s", as, target, strings.Join(forms, ", "))
 	}
 	var show func(k *kern.Kernel) (string, error)
 	switch as {
 	case "kern":
 		show = func(k *kern.Kernel) (string, error) { return k.String(), nil }
+	case "ptx":
+		show = func(k *kern.Kernel) (string, error) {
+			text, entries, err := cuda.Text(k, gpu, true)
+			for _, e := range entries {
+				text += fmt.Sprintf("// launch %s: grid %d x %d x %d, %d threads, %d bytes of shared memory\n", e.Name, e.Grid[0], e.Grid[1], e.Grid[2], e.Block, e.Shared)
+			}
+			return text, err
+		}
 	case "llvm":
 		show = func(k *kern.Kernel) (string, error) { return cpu.Text(k, t) }
 	case "asm":
@@ -176,8 +200,6 @@ func (in *input) kernel(ctx context.Context, pattern, as, target string, w io.Wr
 			}
 			return tools.Assembly(ctx, t, toolchain.Module{Name: "kernel " + k.Name, Text: ll})
 		}
-	default:
-		return fmt.Errorf("unknown form %q; one of kern, llvm, asm", as)
 	}
 	all, err := in.kernels()
 	if err != nil {

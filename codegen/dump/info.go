@@ -6,7 +6,6 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/codegen/sched"
 	"github.com/gouache-ml/gouache/ir"
@@ -39,7 +38,7 @@ func (in *input) info(w io.Writer) error {
 		}
 	}
 	fmt.Fprintf(w, "%-20s %12s %12s %10s %14s %14s\n", "function", "instructions", "after passes", "launches", "work bytes", "MFLOP")
-	s, err := pipeline.Compile(in.name, ms, pipeline.Options{Backend: cpu.Backend{}, Placed: func(m *ir.Module, p *plan.Program, _ sched.Report) {
+	s, err := pipeline.Compile(in.name, ms, pipeline.Options{Backend: in.target(), Placed: func(m *ir.Module, p *plan.Program, _ sched.Report) {
 		f := m.Func(p.Name)
 		fmt.Fprintf(w, "%-20s %12d %12d %10d %14d %14.1f\n", m.Name+"."+p.Name, before[f], len(f.Body), len(p.Launches), p.WorkBytes, float64(p.FLOPs)/1e6)
 	}})

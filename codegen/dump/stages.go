@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/gouache-ml/gouache/codegen/cpu"
+	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -24,6 +25,8 @@ type input struct {
 	build func() ([]*ir.Module, error) // afresh at each call: passes change modules
 	file  *text.File                   // the parsed file, nil for a system
 	only  *regexp.Regexp               // of model.function; nil: all
+	// backend is what programs are planned for; nil: processors.
+	backend kernel.Backend
 }
 
 // The stages after the graph passes.
@@ -53,6 +56,13 @@ func (in *input) reparse(name, src string) func() ([]*ir.Module, error) {
 		}
 		return f.Modules, nil
 	}
+}
+
+func (in *input) target() kernel.Backend {
+	if in.backend == nil {
+		return cpu.Backend{}
+	}
+	return in.backend
 }
 
 // stage is the text of one stage; "" is the input as it comes.
@@ -230,7 +240,7 @@ func (in *input) plan() (*plan.System, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.Compile(in.name, ms, pipeline.Options{Backend: cpu.Backend{}})
+	return pipeline.Compile(in.name, ms, pipeline.Options{Backend: in.target()})
 }
 
 // kernels lists the kernels, with a choice of functions only theirs.

@@ -9,6 +9,7 @@
 // IR values it computes and the model's source line.
 //
 // The package decides nothing: launches, buffers and offsets come from the
-// plan. The written package imports runtime/exec alone; see there for what the
-// tables mean. Start at Generate.
+// plan, entries for a GPU from its code generator. The written package imports
+// runtime/exec alone, see there for what the tables mean, and for a GPU the
+// package that drives it. Start at Generate.
 package glue

@@ -2,11 +2,13 @@ package glue_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"go/format"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -156,19 +158,47 @@ func generate(t *testing.T, s *plan.System, o glue.Options) []glue.File {
 
 var fakeOptions = glue.Options{
 	ImportPath: "example.org/gen/line",
-	Objects:    []glue.Object{{"x86-64-v4", []byte("four"), 128}, {"x86-64-v3", []byte("three"), 0}},
+	Objects:    []glue.Object{{Target: "x86-64-v4", Code: []byte("four"), Scratch: 128}, {Target: "x86-64-v3", Code: []byte("three")}},
 	Runner:     "github.com/gouache-ml/gouache/runtime/train",
 }
 
+// gpuOptions are for two GPUs, on which affine runs two entries.
+var gpuOptions = glue.Options{
+	ImportPath: "example.org/gen/line",
+	Objects: []glue.Object{
+		{Target: "sm_90a", Device: "cuda", Code: []byte("first\x00second\x00"), Entries: gpuEntries(384)},
+		{Target: "sm_80", Device: "cuda", Code: []byte("one\x00"), Entries: gpuEntries(128)},
+	},
+}
+
+func gpuEntries(block int) map[string][]glue.Entry {
+	one := func(name string, args ...int) []glue.Entry {
+		return []glue.Entry{{Name: name, Grid: [3]int{rows, 1, 1}, Block: block, Args: args}}
+	}
+	m := map[string][]glue.Entry{"square": one("square", 0, 1), "row_sum": one("row_sum", 0, 1), "tick": one("tick", 0)}
+	m["affine"] = append(one("affine_part", 0, 2, 3), glue.Entry{Name: "affine", Grid: [3]int{2, 3, 1}, Block: block, Shared: 65536, Cluster: 2, Args: []int{1, 3}, Maps: []glue.TensorMap{
+		{Arg: 2, DType: ir.F32, Dims: []int{cols, rows}, Strides: []int64{4 * cols}, Box: []int{32, 8}, Swizzle: 128},
+		{Arg: 0, Offset: 64, DType: ir.F32, Dims: []int{cols - 16}, Box: []int{16}}}})
+	return m
+}
+
 func TestGeneratedPackageIsTheGoldenOne(t *testing.T) {
-	for _, f := range generate(t, lineSystem(t), fakeOptions) {
+	golden(t, "testdata", generate(t, lineSystem(t), fakeOptions))
+	files := generate(t, lineSystem(t), gpuOptions)
+	golden(t, filepath.Join("testdata", "gpu"), slices.DeleteFunc(files, func(f glue.File) bool { return f.Path == "z_line.go" })) // it is the same
+}
+
+// golden compares the Go files among files with those of a folder.
+func golden(t *testing.T, folder string, files []glue.File) {
+	t.Helper()
+	for _, f := range files {
 		if !strings.HasSuffix(f.Path, ".go") {
 			continue
 		}
 		if got, err := format.Source(f.Data); err != nil || !bytes.Equal(got, f.Data) {
 			t.Errorf("%s is not formatted (%v)", f.Path, err)
 		}
-		golden := filepath.Join("testdata", filepath.FromSlash(f.Path)+".golden")
+		golden := filepath.Join(folder, filepath.FromSlash(f.Path)+".golden")
 		if *update {
 			if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
 				t.Fatal(err)
@@ -188,9 +218,26 @@ func TestGeneratedPackageIsTheGoldenOne(t *testing.T) {
 }
 
 func TestGeneratingTwiceGivesTheSameBytes(t *testing.T) {
-	a, b := generate(t, lineSystem(t), fakeOptions), generate(t, lineSystem(t), fakeOptions)
-	if !slices.EqualFunc(a, b, func(x, y glue.File) bool { return x.Path == y.Path && bytes.Equal(x.Data, y.Data) }) {
-		t.Error("two runs differ")
+	for _, o := range []glue.Options{fakeOptions, gpuOptions} {
+		a, b := generate(t, lineSystem(t), o), generate(t, lineSystem(t), o)
+		if !slices.EqualFunc(a, b, func(x, y glue.File) bool { return x.Path == y.Path && bytes.Equal(x.Data, y.Data) }) {
+			t.Error("two runs differ")
+		}
+	}
+}
+
+func TestCodeForDevicesIsCompressed(t *testing.T) {
+	files := generate(t, lineSystem(t), gpuOptions)
+	i := slices.IndexFunc(files, func(f glue.File) bool { return f.Path == "z_sm_90a.ptx.gz" })
+	if i < 0 {
+		t.Fatalf("no file for sm_90a")
+	}
+	z, err := gzip.NewReader(bytes.NewReader(files[i].Data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(z); err != nil || string(got) != "first\x00second\x00" {
+		t.Errorf("it holds %q (%v)", got, err)
 	}
 }
 
@@ -234,6 +281,17 @@ func TestBadPlansAreRefused(t *testing.T) {
 		"@table is i32[2], its contents are": func(s *plan.System, _ *glue.Options) { s.Models[0].Globals[5].Data = []byte{1} },
 		"two objects for target x86-64-v3":   func(_ *plan.System, o *glue.Options) { o.Objects[0].Target = "x86-64-v3" },
 		"needs the import path":              func(_ *plan.System, o *glue.Options) { o.ImportPath = "" },
+		"targets sm_80 and x86-64-v4 run on different devices; compile them into folders of their own": func(_ *plan.System, o *glue.Options) {
+			o.Objects[1] = gpuOptions.Objects[1]
+		},
+		"kernel tick has no entry for sm_80": func(_ *plan.System, o *glue.Options) {
+			o.Objects = []glue.Object{{Target: "sm_80", Device: "cuda", Entries: gpuEntries(1)}}
+			delete(o.Objects[0].Entries, "tick")
+		},
+		"entry tick for sm_80 takes buffer 1 of kernel tick, which has 1": func(_ *plan.System, o *glue.Options) {
+			o.Objects = []glue.Object{{Target: "sm_80", Device: "cuda", Entries: gpuEntries(1)}}
+			o.Objects[0].Entries["tick"][0].Args[0] = 1
+		},
 	} {
 		s, o := lineSystem(t), fakeOptions
 		o.Objects = slices.Clone(o.Objects)
@@ -424,7 +482,7 @@ func TestGeneratedProgramComputesItsPlan(t *testing.T) {
 	for name, code := range objects {
 		o.Objects = append(o.Objects, glue.Object{Target: name, Code: code, Scratch: cpu.ScratchBytes(s.Kernels, targets)})
 	}
-	bin := buildMain(t, generate(t, s, o))
+	bin := buildMain(t, generate(t, s, o), mainSource)
 
 	var first []byte
 	for _, target := range device.Targets() {
@@ -458,7 +516,7 @@ func TestGeneratedProgramComputesItsPlan(t *testing.T) {
 }
 
 // buildMain builds a module with the generated package and mainSource.
-func buildMain(t *testing.T, files []glue.File) string {
+func buildMain(t *testing.T, files []glue.File, main string) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -478,7 +536,7 @@ func buildMain(t *testing.T, files []glue.File) string {
 	}
 	text := strings.Replace(string(mod), "module github.com/gouache-ml/gouache\n", "module example.org\n", 1) +
 		"\nrequire github.com/gouache-ml/gouache v0.0.0\n\nreplace github.com/gouache-ml/gouache => " + root + "\n"
-	for name, data := range map[string]string{"go.mod": text, "go.sum": string(sum), "main.go": mainSource} {
+	for name, data := range map[string]string{"go.mod": text, "go.sum": string(sum), "main.go": main} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -493,6 +551,31 @@ func buildMain(t *testing.T, files []glue.File) string {
 		}
 	}
 	return bin
+}
+
+// A package for GPUs builds without C, and says in a line what it lacks.
+func TestGeneratedProgramForGPUsOpensOne(t *testing.T) {
+	bin := buildMain(t, generate(t, lineSystem(t), gpuOptions), `package main
+
+import (
+	"fmt"
+
+	line "example.org/gen/line"
+	"github.com/gouache-ml/gouache/runtime/exec"
+)
+
+func main() {
+	_, err := line.Open(exec.Options{})
+	fmt.Println(err)
+}
+`)
+	cmd := exec.Command(bin)
+	cmd.Env = append(os.Environ(), "GOUACHE_LIBCUDA=libcuda-of-nobody.so")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if want := "line-1: cuda: libcuda-of-nobody.so: not found; install NVIDIA's driver, or choose a processor target\n"; err != nil || string(out) != want {
+		t.Errorf("got %q (%v), want %q", out, err, want)
+	}
 }
 
 func checkResult(t *testing.T, r result) {

@@ -78,22 +78,11 @@ func (g *generator) globals(m model) (rows []jen.Code, consts []byte, err error)
 			consts = append(consts, x.Data...)
 		}
 		rows = append(rows, fields(
-			"Name", lit(x.Name), "Role", lit(string(x.Role)), "DType", lit(x.Type.DType.String()), "Shape", shape(x.Type.Shape),
+			"Name", lit(x.Name), "Role", lit(string(x.Role)), "DType", lit(x.Type.DType.String()), "Shape", ints(x.Type.Shape),
 			"Offset", lit(x.Offset), "Init", lit(x.Init.Kind), "Std", lit(x.Init.Std), "Of", lit(of), "Decay", lit(x.Decay),
 			"Const", jen.Lit(at)))
 	}
 	return rows, consts, nil
-}
-
-func shape(s []int) any {
-	if len(s) == 0 {
-		return nil
-	}
-	var items []jen.Code
-	for _, d := range s {
-		items = append(items, jen.Lit(d))
-	}
-	return jen.Index().Int().Values(items...)
 }
 
 // regions makes the functions of one model's programs.
@@ -236,7 +225,7 @@ func (c *regions) launch(l plan.Launch, at jen.Code) jen.Code {
 
 // tensor is a row of inputs or outputs.
 func tensor(name string, t ir.Type, b *plan.Buffer) jen.Code {
-	return fields("Name", lit(name), "DType", lit(t.DType.String()), "Shape", shape(t.Shape), "Addr", addr(b))
+	return fields("Name", lit(name), "DType", lit(t.DType.String()), "Shape", ints(t.Shape), "Addr", addr(b))
 }
 
 // addr is a buffer's place: w + 0x40.

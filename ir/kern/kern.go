@@ -164,6 +164,10 @@ type Template struct {
 	Ints  []Int
 	F     float64 // scale, where the template takes one
 	Views []View  // one for every operand, or none
+	// Mask says which pairs attention allows, as package ops/mask writes it; ""
+	// where nothing is masked. Targets whose blocks are not those of the table
+	// operand make tables of their own from it.
+	Mask string
 }
 
 // View is where an operand of a template lies: element i, j, ... is number

@@ -51,6 +51,9 @@ func (k *Kernel) text(name string) string {
 			fmt.Fprintf(&b, "%s=%d", p.Key, p.Val)
 		}
 		fmt.Fprintf(&b, "} scale=%s", hexFloat(t.F))
+		if t.Mask != "" {
+			fmt.Fprintf(&b, " mask=%s", t.Mask)
+		}
 		if len(t.Views) > 0 {
 			b.WriteString(" views(")
 			for i, v := range t.Views {

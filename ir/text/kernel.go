@@ -108,6 +108,10 @@ func (l *loops) template() {
 	l.want("scale")
 	l.want("=")
 	t.F = l.float("a number")
+	if l.take("mask") {
+		l.want("=")
+		t.Mask = l.run(func(c byte) bool { return c > ' ' })
+	}
 	if l.take("views") {
 		l.want("(")
 		for !l.take(")") {

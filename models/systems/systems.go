@@ -17,6 +17,7 @@ func init() {
 		{Name: "emoji", Doc: "64x64 images of 16x16 tokens; for one GPU", Build: Emoji.Build},
 		{Name: "paper", Doc: "256x256 images of 32x32 tokens; the paper's sizes", Build: Paper.Build},
 		{Name: "peers", Doc: "models timed beside other programs; see tests/peers", Build: buildPeers, Runner: "github.com/gouache-ml/gouache/runtime/bench"},
+		{Name: "gpupeers", Doc: "kernels and models timed beside PyTorch on a GPU; see tests/gpu", Build: buildGPUPeers, Runner: "github.com/gouache-ml/gouache/runtime/bench"},
 	} {
 		if s.Runner == "" {
 			s.Runner = "github.com/gouache-ml/gouache/runtime/trainer"

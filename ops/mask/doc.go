@@ -43,6 +43,40 @@
 //	                      start[q] to start[q+1]-1, ascending; offsets count
 //	                      words from the table's beginning
 //
+// # Tile tables
+//
+// Tiles is for processors that work on more rows at a time than block tables
+// have lanes, and gather what those have to do with in larger tiles: it puts
+// positions, the rows, into blocks of a chosen number, with the columns of each.
+// Rows are queries and columns keys; in a transposed table, for gradients of
+// keys and values, rows are keys and columns the queries that may attend to
+// them. A block's rows belong to warps, some to each in turn, and columns are
+// ordered so that a warp can leave out groups of 16 that none of its rows is
+// allowed. Blocks come in descending order of work. Offsets count words from the
+// table's beginning.
+//
+//	word 0                n, the number of blocks
+//	word 8 .. 8n+7        records of 8 words, one for each block:
+//	  0                   number of its rows
+//	  1                   offset of the list of their positions, as many as a
+//	                      block may have (the last one repeated)
+//	  2                   number of its columns
+//	  3                   number of leading tiles, of 64 columns each, that all
+//	                      rows are allowed whole: they have no mask words
+//	  4                   offset of the list of the columns' positions, rounded
+//	                      up to whole tiles (the last one repeated)
+//	  5                   offset of the mask words of the other tiles: for every
+//	                      32 columns a word for each row a block may have, whose
+//	                      bit c (least significant first) is set when column c
+//	                      is allowed
+//	  6                   offset of a word for each of those tiles, whose bit
+//	                      g*w + i is set when a row of warp i of w is allowed a
+//	                      column of group g
+//
+// Bits of rows and columns that don't exist are 0, except that whole tiles have
+// none. Records begin at multiples of 4 words. A block whose rows are allowed no
+// column at all has column 0, with a tile whose bits are all 0.
+//
 // Start at Mask, then Row, Column and Conv for the masks of a text-and-image
 // stream.
 package mask

@@ -2,6 +2,7 @@ package mask
 
 import (
 	"fmt"
+	"math/bits"
 	"testing"
 )
 
@@ -13,6 +14,7 @@ var checked = []struct {
 }{
 	{All(), 1},
 	{All(), 45},
+	{Prefix(3), 90}, // most keys have no query
 	{Causal(), 31},
 	{Causal(), 32},
 	{Causal(), 33},
@@ -119,6 +121,131 @@ func TestTablesAllowWhatThePredicateAllows(t *testing.T) {
 				t.Errorf("%d pairs allowed, Pairs says %d", n, Pairs(c.m, c.t))
 			}
 		})
+	}
+}
+
+// expandTiles reads a tile table into a matrix of the pairs it allows, by row,
+// and checks its layout.
+func expandTiles(t *testing.T, table []int32, n int, s Shape) [][]bool {
+	t.Helper()
+	allowed := make([][]bool, n)
+	seen := make([]bool, n)
+	for q := range allowed {
+		allowed[q] = make([]bool, n)
+	}
+	warps := s.Lanes / s.Warp
+	for i := range int(table[0]) {
+		r := table[8*(1+i):][:8]
+		rows, columns, whole := int(r[0]), int(r[2]), int(r[3])
+		tiles := (columns + TileSize - 1) / TileSize
+		if rows < 1 || rows > s.Lanes || columns < 1 || whole > columns/TileSize {
+			t.Fatalf("block %d: %d rows, %d columns, %d whole tiles", i, rows, columns, whole)
+		}
+		list, at := table[r[1]:][:s.Lanes], table[r[4]:][:tiles*TileSize]
+		for l, q := range list {
+			switch {
+			case l >= rows && q != list[rows-1]:
+				t.Fatalf("block %d: lane %d is %d, not the last one repeated", i, l, q)
+			case l < rows && seen[q]:
+				t.Fatalf("row %d is in two blocks", q)
+			}
+			seen[q] = true
+		}
+		words, busy := table[r[5]:][:(tiles-whole)*TileSize/32*s.Lanes], table[r[6]:][:tiles-whole]
+		some := make([]uint32, len(busy))
+		for c, k := range at {
+			if k != at[min(c, columns-1)] {
+				t.Fatalf("block %d: column %d of %d is not the last one repeated", i, c, columns)
+			}
+			used := false
+			for l := range s.Lanes {
+				m := c - whole*TileSize
+				if m >= 0 && uint32(words[m/32*s.Lanes+l])>>(m%32)&1 == 0 || m < 0 && l >= rows {
+					continue
+				}
+				if l >= rows || c >= columns {
+					t.Fatalf("block %d allows lane %d of %d column %d of %d", i, l, rows, c, columns)
+				}
+				if allowed[list[l]][k] {
+					t.Fatalf("row %d has column %d twice", list[l], k)
+				}
+				allowed[list[l]][k] = true
+				used = true
+				if m >= 0 {
+					some[m/TileSize] |= 1 << (m%TileSize/GroupSize*warps + l/s.Warp)
+				}
+			}
+			if c < columns && !used && columns > 1 {
+				t.Fatalf("block %d lists column %d, which no row is allowed", i, k)
+			}
+		}
+		for j := range busy {
+			if uint32(busy[j]) != some[j] {
+				t.Fatalf("block %d: tile %d keeps warps %08x busy, table says %08x", i, whole+j, some[j], uint32(busy[j]))
+			}
+		}
+	}
+	for q, ok := range seen {
+		if !ok {
+			t.Fatalf("row %d is in no block", q)
+		}
+	}
+	return allowed
+}
+
+func TestTileTablesAllowWhatThePredicateAllows(t *testing.T) {
+	for _, c := range checked {
+		shapes := []Shape{{128, 32}, {64, 16}}
+		if c.t < 200 {
+			shapes = append(shapes, Shape{128, 16}, Shape{64, 32}, Shape{16, 4}, Shape{32, 8})
+		}
+		for _, s := range shapes {
+			for _, transposed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%d/%v/%v", c.m, c.t, s, transposed), func(t *testing.T) {
+					allowed := expandTiles(t, Tiles(c.m, c.t, s, transposed), c.t, s)
+					for row := range allowed {
+						for column, got := range allowed[row] {
+							q, k := row, column
+							if transposed {
+								q, k = column, row
+							}
+							if want := c.m.Allowed(q, k); got != want {
+								t.Fatalf("query %d key %d: predicate %v, table %v", q, k, want, got)
+							}
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// What warps of 32 queries cannot leave out at the paper's size, in pairs that
+// are worked on for one that is allowed.
+func TestTileTablesLeaveOutMost(t *testing.T) {
+	const text, w, h = 256, 32, 32
+	n := Len(text, w, h)
+	s := Shape{Lanes: 128, Warp: 32}
+	for _, c := range []struct {
+		m          Mask
+		transposed bool
+		most       float64
+	}{
+		{Row(text, w, h), false, 1.16}, {Column(text, w, h), false, 1.13}, {Conv(text, w, h, ConvSize), false, 1.35},
+		{Row(text, w, h), true, 1.21}, {Column(text, w, h), true, 1.4}, {Conv(text, w, h, ConvSize), true, 1.44},
+	} {
+		table := Tiles(c.m, n, s, c.transposed)
+		groups := 0
+		for i := range table[0] {
+			r := table[8*(1+i):][:8]
+			groups += int(r[3]) * TileSize / GroupSize * s.Lanes / s.Warp
+			for _, busy := range table[r[6]:][:(r[2]+TileSize-1)/TileSize-r[3]] {
+				groups += bits.OnesCount32(uint32(busy))
+			}
+		}
+		if got := float64(groups*GroupSize*s.Warp) / float64(Pairs(c.m, n)); got > c.most {
+			t.Errorf("%s, transposed %v: %.2f pairs for each allowed one, want at most %.2f", c.m, c.transposed, got, c.most)
+		}
 	}
 }
 

@@ -76,8 +76,20 @@ func blocks(m Mask, t int) []int32 {
 // at a picture of some width, the picture in tiles of several shapes. A tile
 // of one column makes the column mask dense.
 func orders(m Mask, t int) [][][]int {
-	out := [][][]int{inTurn(t)}
-	var prefixes, widths []int
+	out := [][][]int{inTurn(t, Lanes)}
+	prefixes, widths := pictures(m, t)
+	for _, p := range prefixes {
+		for _, w := range widths {
+			for rows := 1; rows <= Lanes; rows *= 2 {
+				out = append(out, append(inTurn(p, Lanes), tiles(p, t, w, rows, Lanes/rows)...))
+			}
+		}
+	}
+	return out
+}
+
+// pictures says where pictures that m looks at may begin, and their widths.
+func pictures(m Mask, t int) (prefixes, widths []int) {
 	add := func(to *[]int, n int) {
 		if n < t && !slices.Contains(*to, n) {
 			*to = append(*to, n)
@@ -94,14 +106,7 @@ func orders(m Mask, t int) [][][]int {
 			add(&widths, a.w)
 		}
 	})
-	for _, p := range prefixes {
-		for _, w := range widths {
-			for rows := 1; rows <= Lanes; rows *= 2 {
-				out = append(out, append(inTurn(p), tiles(p, t, w, rows)...))
-			}
-		}
-	}
-	return out
+	return prefixes, widths
 }
 
 // each calls f for all patterns of an expression.
@@ -120,13 +125,13 @@ func each(e expr, f func(atom)) {
 	}
 }
 
-// inTurn cuts positions 0 to n-1 into blocks. The first takes the remainder:
-// where a mask is causal it has the fewest keys.
-func inTurn(n int) [][]int {
+// inTurn cuts positions 0 to n-1 into blocks of so many. The first takes the
+// remainder: where a mask is causal it has the fewest keys.
+func inTurn(n, lanes int) [][]int {
 	var out [][]int
 	for at := 0; at < n; {
-		size := Lanes
-		if r := n % Lanes; at == 0 && r > 0 {
+		size := lanes
+		if r := n % lanes; at == 0 && r > 0 {
 			size = r
 		}
 		var b []int
@@ -140,9 +145,8 @@ func inTurn(n int) [][]int {
 }
 
 // tiles cuts the picture of width w in positions from to t-1 into tiles of so
-// many rows and Lanes/rows columns.
-func tiles(from, t, w, rows int) [][]int {
-	cols := Lanes / rows
+// many rows and columns.
+func tiles(from, t, w, rows, cols int) [][]int {
 	var out [][]int
 	h := (t - from + w - 1) / w
 	for r := 0; r < h; r += rows {
@@ -220,7 +224,7 @@ func write(m Mask, bs []block) []int32 {
 				continue
 			}
 			offsets = append(offsets, len(table))
-			table = append(table, keep(bits(m, b.lanes, keys)))
+			table = append(table, keep(allowed(m, b.lanes, keys)))
 		}
 	}
 	table[1+len(bs)] = int32(len(table))
@@ -239,9 +243,9 @@ func padded(list []int, n int) []int32 {
 	return out
 }
 
-// bits says for groups of 32 keys, and in them for every lane, which are
+// allowed says for groups of 32 keys, and in them for every lane, which are
 // allowed.
-func bits(m Mask, lanes, keys []int) []int32 {
+func allowed(m Mask, lanes, keys []int) []int32 {
 	var out []int32
 	for at := 0; at < len(keys); at += word {
 		words := make([]int32, Lanes)

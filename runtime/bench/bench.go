@@ -85,14 +85,15 @@ type options struct {
 	steps, warmUp, tokens int
 	kernels, list         bool
 	in                    numbers
+	used                  map[string]bool // of in
 }
 
 // Run does what the arguments say; Main is Run with the process's own.
 func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.System, error)) error {
-	o, e := options{in: numbers{}}, exec.Options{}
+	o, e := options{in: numbers{}, used: map[string]bool{}}, exec.Options{}
 	f := flag.NewFlagSet("trainer", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // an error is one line
-	f.StringVar(&o.program, "program", "", "`MODEL.PROGRAM` to run")
+	f.StringVar(&o.program, "program", "", "`MODEL.PROGRAM` to run, several with commas between; MODEL.* is all of a model")
 	f.StringVar(&o.sample, "sample", "", "`MODEL` to draw image tokens with")
 	f.IntVar(&o.steps, "steps", 5, "runs that are timed")
 	f.IntVar(&o.warmUp, "warmup", 1, "runs before them")
@@ -127,22 +128,52 @@ func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.Syst
 	if o.list {
 		return list(sys, out)
 	}
-	var r *Result
+	print := func(r *Result, err error) error {
+		if err != nil {
+			return err
+		}
+		r.Target, r.Threads, r.PeakMB = sys.Target(), sys.Threads(), float64(metrics.PeakMemory())/1e6
+		b, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(out, "%s\n", b)
+		return err
+	}
 	if o.sample != "" {
-		r, err = o.draw(sys)
-	} else {
-		r, err = o.run(sys)
+		return print(o.draw(sys))
 	}
-	if err != nil {
-		return err
+	for name := range strings.SplitSeq(o.program, ",") {
+		model, program, ok := strings.Cut(name, ".")
+		if !ok {
+			return fmt.Errorf("-program %s: want MODEL.PROGRAM, such as s.train", name)
+		}
+		m, err := sys.Model(model)
+		if err != nil {
+			return err
+		}
+		if err := m.Init(1); err != nil {
+			return err
+		}
+		programs := []string{program}
+		if program == "*" {
+			programs = m.Programs()
+		}
+		for _, program := range programs {
+			if err := print(o.run(m, program)); err != nil {
+				return err
+			}
+		}
+		if err := m.Close(); err != nil {
+			return err
+		}
 	}
-	r.Target, r.Threads, r.PeakMB = sys.Target(), sys.Threads(), float64(metrics.PeakMemory())/1e6
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
+	for name := range o.in {
+		if !o.used[name] {
+			return fmt.Errorf("%s has no input %q", o.program, name)
+		}
 	}
-	_, err = fmt.Fprintf(out, "%s\n", b)
-	return err
+	return nil
 }
 
 func list(sys *exec.System, out io.Writer) error {
@@ -162,27 +193,16 @@ func list(sys *exec.System, out io.Writer) error {
 }
 
 // run times a program.
-func (o *options) run(sys *exec.System) (*Result, error) {
-	model, program, ok := strings.Cut(o.program, ".")
-	if !ok {
-		return nil, fmt.Errorf("-program %s: want MODEL.PROGRAM, such as s.train", o.program)
-	}
-	m, err := sys.Model(model)
-	if err != nil {
-		return nil, err
-	}
+func (o *options) run(m *exec.Model, program string) (*Result, error) {
 	p, err := m.Program(program)
 	if err != nil {
-		return nil, err
-	}
-	if err := m.Init(1); err != nil {
 		return nil, err
 	}
 	fill, err := o.inputs(p)
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{What: o.program, GFLOP: float64(p.FLOPs()) / 1e9, ParametersM: float64(m.Params()) / 1e6}
+	r := &Result{What: strings.TrimPrefix(p.Name(), p.Name()[:strings.IndexByte(p.Name(), '.')+1]), GFLOP: float64(p.FLOPs()) / 1e9, ParametersM: float64(m.Params()) / 1e6}
 	var all []float64
 	launches := make([][]float64, p.Launches())
 	names := make([]string, p.Launches())
@@ -226,10 +246,9 @@ func (o *options) run(sys *exec.System) (*Result, error) {
 func (o *options) inputs(p *exec.Program) (fill func(), err error) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var copies [][]byte
-	known := map[string]bool{}
 	for _, t := range p.Inputs() {
 		x, given := o.in[t.Name]
-		known[t.Name] = true
+		o.used[t.Name] = true
 		switch t.DType {
 		case exec.F32:
 			v, err := t.F32()
@@ -258,11 +277,6 @@ func (o *options) inputs(p *exec.Program) (fill func(), err error) {
 			}
 		}
 		copies = append(copies, slices.Clone(t.Data))
-	}
-	for name := range o.in {
-		if !known[name] {
-			return nil, fmt.Errorf("%s has no input %q", p.Name(), name)
-		}
 	}
 	return func() {
 		for i, t := range p.Inputs() {

@@ -46,7 +46,7 @@ func testSpec() (*Spec, map[string]goKernel) {
 	}
 	return &Spec{
 		Name:    "demo",
-		Kernels: []Kernel{{"axpy", 3, testChunks, 2 * testElems, nil}, {"square", 2, testChunks, testElems, nil}},
+		Kernels: []Kernel{{Name: "axpy", Args: 3, Chunks: testChunks, FLOPs: 2 * testElems}, {Name: "square", Args: 2, Chunks: testChunks, FLOPs: testElems}},
 		Models: []ModelSpec{{
 			Name: "prior", Fingerprint: "f", StateBytes: 4*n + 192, Consts: []byte{1, 0, 0, 0, 2, 0, 0, 0},
 			Globals: []GlobalSpec{

@@ -27,16 +27,19 @@ var machineBytes = func() int64 {
 	return n
 }
 
-// fits refuses a program that cannot run here: arenas are mapped without reserving memory, so
-// the process would be killed in the middle of a step instead.
+// fits refuses a program that cannot run here: arenas are mapped without reserving memory, and
+// a device's are taken by the first run, so that it would be stopped in the middle of a step instead.
 func (p *Program) fits() error {
-	have := machineBytes()
+	have, where := machineBytes(), "this machine"
+	if d := p.model.sys.device; d != nil {
+		have, where = d.Memory(), d.Name()
+	}
 	state, work := p.model.state.Size(), p.spec.WorkBytes
 	if have == 0 || state+work <= have {
 		return nil
 	}
-	return fmt.Errorf("%s: it needs %s of memory (%s stored tensors, %s work), this machine has %s; choose a smaller system or batch",
-		p.Name(), gib(state+work), gib(state), gib(work), gib(have))
+	return fmt.Errorf("%s: it needs %s of memory (%s stored tensors, %s work), %s has %s; choose a smaller system or batch",
+		p.Name(), gib(state+work), gib(state), gib(work), where, gib(have))
 }
 
 func gib(n int64) string { return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30)) }

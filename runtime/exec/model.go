@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gouache-ml/gouache/runtime/device/cpu"
 )
@@ -11,7 +12,9 @@ import (
 type Model struct {
 	sys         *System
 	spec        *ModelSpec
-	state, work *cpu.Arena
+	state, work *cpu.Arena // on a device the host's copy of the stored tensors, and nothing
+	workBytes   int64
+	remote      *remoteModel // nil on a processor
 	globals     []Global
 	index       map[string]int
 	programs    []*Program
@@ -31,7 +34,12 @@ type Global struct {
 
 func newModel(s *System, spec *ModelSpec) (*Model, error) {
 	m := &Model{sys: s, spec: spec, index: map[string]int{}}
+	if s.device != nil {
+		m.remote = newRemoteModel(m)
+	}
 	if err := m.layOut(); err != nil {
+		s.turn.Lock()
+		defer s.turn.Unlock()
 		return nil, errors.Join(err, m.free())
 	}
 	return m, nil
@@ -44,31 +52,37 @@ func (m *Model) layOut() error {
 	if m.state, err = cpu.NewArena(spec.StateBytes); err != nil {
 		return fmt.Errorf("%s: stored tensors: %w", m.Name(), err)
 	}
-	var work int64
 	for i := range spec.Programs {
-		work = max(work, spec.Programs[i].WorkBytes)
+		m.workBytes = max(m.workBytes, spec.Programs[i].WorkBytes)
 	}
-	if m.work, err = cpu.NewArena(work); err != nil {
-		return fmt.Errorf("%s: work memory: %w", m.Name(), err)
+	if m.remote == nil {
+		if m.work, err = cpu.NewArena(m.workBytes); err != nil {
+			return fmt.Errorf("%s: work memory: %w", m.Name(), err)
+		}
 	}
 	for i, g := range spec.Globals {
 		t, err := m.tensor(TensorSpec{g.Name, g.DType, g.Shape, State + Addr(g.Offset)})
 		if err != nil {
 			return err
 		}
+		if m.remote != nil {
+			t.home = &home{m, i}
+		}
 		m.globals = append(m.globals, Global{Tensor: t, Role: g.Role, Of: g.Of, Decay: g.Decay, init: g.Init, std: g.Std, fixed: g.Const})
 		m.index[g.Name] = i
 	}
 	for i := range spec.Programs {
 		p, err := newProgram(m, &spec.Programs[i])
+		if p != nil {
+			m.programs = append(m.programs, p)
+		}
 		if err != nil {
 			return err
 		}
-		m.programs = append(m.programs, p)
 	}
 	for i := range m.globals {
 		if g := &m.globals[i]; g.Role == RoleConst || g.Role == RoleState {
-			if err := m.fill(g, 0); err != nil {
+			if err := m.fill(i, 0); err != nil {
 				return err
 			}
 		}
@@ -99,7 +113,18 @@ func (m *Model) place(a Addr) (*cpu.Arena, int64) {
 func (m *Model) free() error {
 	var errs []error
 	for _, p := range m.programs {
-		errs = append(errs, p.args.Close())
+		if p.args != nil {
+			errs = append(errs, p.args.Close())
+		}
+		if p.remote != nil {
+			errs = append(errs, p.remote.free(m.sys.device))
+		}
+	}
+	if r := m.remote; r != nil {
+		errs = append(errs, r.free(m.sys.device))
+		if r.failed == nil {
+			r.failed = fmt.Errorf("%s: it is closed; ask the system for it again", m.Name())
+		}
 	}
 	for _, a := range []*cpu.Arena{m.state, m.work} {
 		if a != nil {
@@ -130,7 +155,43 @@ func (m *Model) Name() string { return m.sys.Name() + "." + m.spec.Name }
 func (m *Model) Fingerprint() string { return m.spec.Fingerprint }
 
 // Globals lists the stored tensors in order of declaration. The slice must not be changed.
-func (m *Model) Globals() []Global { return m.globals }
+//
+// On a device it first copies all that programs have changed to the host, and what it returns is
+// copied back before the next run: where a loop looks at a few tensors, Select or Tensor cost less.
+// After the device has failed the tensors have no Data.
+func (m *Model) Globals() []Global {
+	if m.remote == nil {
+		return m.globals
+	}
+	if m.hand(true, m.remote.order...) == nil {
+		return m.globals
+	}
+	out := slices.Clone(m.globals)
+	for i := range out {
+		out[i].Data = nil
+	}
+	return out
+}
+
+// Select is the stored tensors that want accepts, in order of declaration; on a device only these
+// are copied to the host and back. want must look at no Data.
+func (m *Model) Select(want func(*Global) bool) []*Global {
+	var out []*Global
+	var picked []int
+	for i := range m.globals {
+		if g := &m.globals[i]; want(g) {
+			out, picked = append(out, g), append(picked, i)
+		}
+	}
+	if m.hand(true, picked...) != nil {
+		for i, g := range out {
+			failed := *g
+			failed.Data = nil
+			out[i] = &failed
+		}
+	}
+	return out
+}
 
 // Params is the number of learned parameters.
 func (m *Model) Params() int {
@@ -144,9 +205,10 @@ func (m *Model) Params() int {
 }
 
 // Bytes are the sizes of the memory for stored tensors and for work.
-func (m *Model) Bytes() (state, work int64) { return m.state.Size(), m.work.Size() }
+func (m *Model) Bytes() (state, work int64) { return m.state.Size(), m.workBytes }
 
-// Tensor returns the stored tensor of that name.
+// Tensor returns the stored tensor of that name. On a device its Data are good until the next run,
+// and may be written until then.
 func (m *Model) Tensor(name string) (*Tensor, error) {
 	i, ok := m.index[name]
 	if !ok {
@@ -156,13 +218,17 @@ func (m *Model) Tensor(name string) (*Tensor, error) {
 		}
 		return nil, unknown(m.Name(), "stored tensor", name, names)
 	}
+	if err := m.hand(true, i); err != nil {
+		return nil, err
+	}
 	return &m.globals[i].Tensor, nil
 }
 
-// F32 returns the elements of a stored f32 tensor, sharing memory with it.
+// F32 returns the elements of a stored f32 tensor, sharing memory with it; on a device until the
+// next run, as of Tensor.
 func (m *Model) F32(name string) ([]float32, error) { return elements(m.Tensor, name, (*Tensor).F32) }
 
-// I32 returns the elements of a stored i32 tensor, sharing memory with it.
+// I32 returns the elements of a stored i32 tensor, as F32 does.
 func (m *Model) I32(name string) ([]int32, error) { return elements(m.Tensor, name, (*Tensor).I32) }
 
 func elements[T any](find func(string) (*Tensor, error), name string, as func(*Tensor) ([]T, error)) ([]T, error) {
@@ -176,9 +242,12 @@ func elements[T any](find func(string) (*Tensor, error), name string, as func(*T
 // Init fills every stored tensor with its initial value. Equal seeds give equal bits on any
 // number of threads. An average starts as its parameter.
 func (m *Model) Init(seed uint64) error {
+	if err := m.Err(); err != nil {
+		return err
+	}
 	for i := range m.globals {
-		if g := &m.globals[i]; g.Role != RoleAverage {
-			if err := m.fill(g, seed); err != nil {
+		if m.globals[i].Role != RoleAverage {
+			if err := m.fill(i, seed); err != nil {
 				return err
 			}
 		}
@@ -192,6 +261,7 @@ func (m *Model) Init(seed uint64) error {
 		if err != nil {
 			return err
 		}
+		m.written(i, false)
 		if of.DType == g.DType {
 			copy(g.Data, of.Data)
 			continue
@@ -218,7 +288,10 @@ func (m *Model) each(n int, f func(lo, hi int)) {
 	})
 }
 
-func (m *Model) fill(g *Global, seed uint64) error {
+// fill gives stored tensor i its initial value.
+func (m *Model) fill(i int, seed uint64) error {
+	g := &m.globals[i]
+	m.written(i, g.fixed < 0 && (g.init == "" || g.init == "zeros"))
 	switch {
 	case g.fixed >= 0:
 		copy(g.Data, m.spec.Consts[g.fixed:g.fixed+len(g.Data)])
@@ -234,7 +307,8 @@ func (m *Model) fill(g *Global, seed uint64) error {
 		name := hashName(g.Name)
 		m.each(g.Len(), func(lo, hi int) {
 			r := normals(seed, name, lo/fillElems)
-			if f, err := g.F32(); err == nil {
+			if g.DType == F32 {
+				f := raw[float32](&g.Tensor)
 				for i := lo; i < hi; i++ {
 					f[i] = float32(g.std * r.NormFloat64())
 				}
@@ -264,8 +338,13 @@ func zero(b []byte) {
 
 // CheckFinite reports the first stored tensor that holds an infinity or NaN.
 func (m *Model) CheckFinite() error {
+	if m.remote != nil {
+		if err := m.hand(false, m.remote.order...); err != nil {
+			return err
+		}
+	}
 	for i := range m.globals {
-		if e := m.globals[i].NonFinite(); e >= 0 {
+		if e := m.globals[i].nonFinite(); e >= 0 {
 			return fmt.Errorf("%s: stored tensor %s: element %d is %v", m.Name(), &m.globals[i].Tensor, e, m.globals[i].at(e))
 		}
 	}
@@ -289,6 +368,7 @@ func (m *Model) Program(name string) (*Program, error) {
 			if err := p.fits(); err != nil {
 				return nil, err
 			}
+			p.ask()
 			return p, nil
 		}
 	}

@@ -50,7 +50,7 @@ type event struct {
 	program  *Program
 	launch   int
 	from, to time.Duration
-	workers  []cpu.WorkerTime
+	workers  []cpu.WorkerTime // none on a device
 }
 
 const (
@@ -139,7 +139,11 @@ func (p *Profile) enclose(program *Program) {
 	}
 	at, from := len(p.now), p.last
 	p.event()
-	program.spec.Run(&program.run)
+	if program.remote != nil {
+		program.away(program.time)
+	} else {
+		program.spec.Run(&program.run)
+	}
 	p.last = p.clock()
 	e := &p.now[at]
 	e.program, e.from, e.to = program, from, p.last
@@ -173,7 +177,7 @@ type LaunchTime struct {
 	Pos    string // line of the model's source
 	Count  int
 	Total  time.Duration
-	Busy   time.Duration // of all threads together
+	Busy   time.Duration // of all threads together; on a device it is Total
 	FLOPs  int64         // of one launch
 }
 

@@ -47,7 +47,10 @@ func (p *Profile) WriteText(w io.Writer, top int) error {
 		_, err := fmt.Fprintln(w, "no step was measured")
 		return err
 	}
-	workers := time.Duration(p.sys.Threads())
+	workers, on := time.Duration(p.sys.Threads()), fmt.Sprintf("%d threads", p.sys.Threads())
+	if p.sys.device != nil {
+		workers, on = 1, p.sys.Device()
+	}
 	wall := p.last - p.from
 	type line struct {
 		what string
@@ -62,6 +65,10 @@ func (p *Profile) WriteText(w io.Writer, top int) error {
 			busy += l.Busy
 		}
 		name := program.spec.Name
+		if p.sys.device != nil {
+			lines = append(lines, line{name + ": kernels", inside}, line{name + ": copies, and starting kernels", program.total.total - inside})
+			continue
+		}
 		lines = append(lines, line{name + ": kernels", busy / workers},
 			line{name + ": threads without a chunk, while others finish theirs", inside - busy/workers},
 			line{name + ": between launches", program.total.total - inside})
@@ -77,8 +84,8 @@ func (p *Profile) WriteText(w io.Writer, top int) error {
 	slices.SortStableFunc(lines, func(x, y line) int { return cmp.Compare(y.t, x.t) })
 	ms := func(t time.Duration, n int) float64 { return t.Seconds() * 1e3 / float64(n) }
 	share := func(t time.Duration) float64 { return 100 * float64(t) / float64(wall) }
-	fmt.Fprintf(w, "%s: %d steps of %.3f ms on %d threads (%s), %.1f%% of it accounted for by name\n\n",
-		p.sys.Name(), p.steps, ms(wall, p.steps), workers, p.sys.Target(), 100-share(nameless))
+	fmt.Fprintf(w, "%s: %d steps of %.3f ms on %s (%s), %.1f%% of it accounted for by name\n\n",
+		p.sys.Name(), p.steps, ms(wall, p.steps), on, p.sys.Target(), 100-share(nameless))
 	// Each flush ends a table, whose columns are as wide as they need to be.
 	tw := tabwriter.NewWriter(w, 2, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "ms/step\tshare\t  what")
@@ -172,8 +179,10 @@ func (p *Profile) WriteTrace(w io.Writer) error {
 	}
 	name("process_name", 0, p.sys.Name()+" "+p.sys.Target())
 	name("thread_name", 0, "step")
-	for i := range p.sys.Threads() {
-		name("thread_name", i+1, fmt.Sprintf("thread %d", i))
+	if p.sys.device == nil {
+		for i := range p.sys.Threads() {
+			name("thread_name", i+1, fmt.Sprintf("thread %d", i))
+		}
 	}
 	for i := 0; i < len(p.trace); i++ {
 		e := &p.trace[i]

@@ -10,7 +10,8 @@ import (
 //
 // Its inputs and outputs are views into the model's work memory. Inputs keep their contents from
 // one run to the next, as long as no other program of the model runs in between; outputs are
-// valid until the next run of any program of the model.
+// valid until the next run of any program of the model. On a device they are host memory, from
+// which every run takes its inputs and to which it brings its outputs.
 type Program struct {
 	model           *Model
 	spec            *ProgramSpec
@@ -19,6 +20,7 @@ type Program struct {
 	run             Run
 	times           []launchTime // by launch, when profiled
 	total           programTime
+	remote          *remoteProgram // nil on a processor, where args and run are
 }
 
 // Run is one execution in progress, as generated code sees it.
@@ -34,6 +36,14 @@ type Run struct {
 
 func newProgram(m *Model, spec *ProgramSpec) (*Program, error) {
 	p := &Program{model: m, spec: spec}
+	if m.sys.profile != nil {
+		p.times = make([]launchTime, len(spec.Launches))
+	}
+	if m.remote != nil {
+		var err error
+		p.remote, err = newRemoteProgram(p)
+		return p, err
+	}
 	for _, l := range []struct {
 		specs []TensorSpec
 		into  *[]Tensor
@@ -57,7 +67,6 @@ func newProgram(m *Model, spec *ProgramSpec) (*Program, error) {
 	p.args = args
 	p.run = Run{pool: m.sys.pool, kernels: m.sys.kernels}
 	if m.sys.profile != nil {
-		p.times = make([]launchTime, len(spec.Launches))
 		p.run.around = p.timed
 	}
 	p.run.args, p.run.block = args.Addr(0), args.I64(0, slots)
@@ -78,15 +87,30 @@ func newProgram(m *Model, spec *ProgramSpec) (*Program, error) {
 	return p, nil
 }
 
-// Run executes the program once. It allocates nothing.
+// Run executes the program once. On a processor it allocates nothing.
+//
+// On a device it can fail. Then neither this nor a later run of the model does anything, and
+// methods of its programs and tensors that return an error return what has gone wrong.
 func (p *Program) Run() {
 	p.model.sys.turn.Lock()
-	if profile := p.model.sys.profile; profile != nil {
+	switch profile := p.model.sys.profile; {
+	case profile != nil:
 		profile.enclose(p)
-	} else {
+	case p.remote != nil:
+		p.away(p.start)
+	default:
 		p.spec.Run(&p.run)
 	}
 	p.model.sys.turn.Unlock()
+}
+
+// ask notes that somebody has the program.
+func (p *Program) ask() {
+	if p.remote != nil {
+		p.model.sys.turn.Lock()
+		p.remote.asked = true
+		p.model.sys.turn.Unlock()
+	}
 }
 
 // FLOPs is the number of floating-point operations of one run, as the compiler counted them.
@@ -167,9 +191,12 @@ func (p *Program) find(what string, ts []Tensor, name string) (*Tensor, error) {
 
 // CheckFinite reports the first output that holds an infinity or NaN.
 func (p *Program) CheckFinite() error {
+	if err := p.model.Err(); err != nil {
+		return err
+	}
 	for i := range p.outputs {
 		t := &p.outputs[i]
-		if e := t.NonFinite(); e >= 0 {
+		if e := t.nonFinite(); e >= 0 {
 			return fmt.Errorf("%s: output %s: element %d is %v", p.Name(), t, e, t.at(e))
 		}
 	}

@@ -8,11 +8,42 @@ type Spec struct {
 	Models  []ModelSpec
 }
 
-// Object is the shared object with all kernels for one target.
+// Object is the compiled code of all kernels for one target.
 type Object struct {
-	Target  string // as in cpu.Targets
+	Target string // as in cpu.Targets, or as the device calls it
+	// Code is a shared object; for a device texts with a zero byte after each, all of it
+	// compressed by gzip or not.
 	Code    []byte
 	Scratch int // bytes of scratch memory each worker needs
+	// Device is the kind of device that runs the code, as in RegisterDevice; "" is this
+	// processor.
+	Device  string
+	Entries [][]Entry // for a device: what a launch of each kernel runs, by the kernel's number
+}
+
+// Entry is one function of an Object for a device, and how it is started. A launch of a kernel
+// starts its entries one after the other.
+type Entry struct {
+	Name    string
+	Grid    [3]int // blocks
+	Block   int    // threads of a block
+	Shared  int    // bytes of dynamic shared memory
+	Cluster int    // blocks of a cluster, along the first dimension of Grid; 0 and 1: none
+	// Maps are the first parameters, passed by value; the addresses of the launch's buffers that
+	// Args names follow, 64 bits each.
+	Maps []TensorMap
+	Args []int
+}
+
+// TensorMap describes a buffer, or a part of it, to a device's copy engine.
+type TensorMap struct {
+	Arg     int   // the launch's buffer
+	Offset  int64 // bytes from its beginning
+	DType   DType
+	Dims    []int   // elements, the innermost dimension first
+	Strides []int64 // bytes from one index to the next, of all dimensions but the innermost
+	Box     []int   // elements that one copy moves
+	Swizzle int     // bytes of the pattern in shared memory: 0, 32, 64 or 128
 }
 
 // Kernel is one compiled kernel. Its number is its index in Spec.Kernels.
@@ -22,6 +53,9 @@ type Kernel struct {
 	Chunks int    // units of work; fixed by the plan, so that no result depends on the threads
 	FLOPs  int64
 	Writes []Written // for Program.Trace; may be empty
+	// Changes lists the buffers that it may write, so that nothing else is copied from a device;
+	// nil: it may write all.
+	Changes []int
 }
 
 // Written is a floating-point buffer that a kernel writes every element of.

@@ -16,7 +16,7 @@ import (
 // Options configures Open. The zero value is right for most uses.
 type Options struct {
 	Threads int    // 0: GOUACHE_THREADS, or GOMAXPROCS: the processors this process may use
-	Target  string // "": GOUACHE_TARGET, or the best this processor runs
+	Target  string // "": GOUACHE_TARGET, or the best this processor or device runs
 	Pin     bool   // bind threads to processors
 	Profile bool   // measure each launch, see Program.Profile and System.Profile
 }
@@ -34,6 +34,11 @@ type System struct {
 	kernels []entry
 	turn    sync.Mutex
 
+	device    Device // nil on a processor; used by whoever has the turn
+	code      Code
+	entries   [][]Entry
+	launching launching
+
 	mu     sync.Mutex // guards models; taken before turn
 	models map[string]*Model
 }
@@ -49,7 +54,7 @@ type entry struct {
 type goKernel func(args []int64, chunk int)
 
 // Open loads the kernels of spec and starts the threads. Memory for a model is taken when
-// System.Model first asks for it.
+// System.Model first asks for it; on a device, when one of its programs first runs.
 func Open(spec *Spec, o Options) (*System, error) { return open(spec, o, nil) }
 
 func open(spec *Spec, o Options, fakes map[string]goKernel) (*System, error) {
@@ -60,30 +65,40 @@ func open(spec *Spec, o Options, fakes map[string]goKernel) (*System, error) {
 	s := &System{spec: spec, models: map[string]*Model{}}
 	scratch := 0
 	if fakes == nil {
-		obj, err := choose(spec, o.Target)
+		objects, target, err := choose(spec, o.Target)
 		if err != nil {
 			return nil, err
 		}
-		s.target, scratch = obj.Target, obj.Scratch
-		if s.library, err = cpu.Load(obj.Code); err != nil {
-			return nil, fmt.Errorf("%s: kernels for %s: %w", spec.Name, obj.Target, err)
+		if objects[0].Device != "" {
+			err = s.load(objects, target)
+		} else {
+			s.target, scratch = objects[0].Target, objects[0].Scratch
+			if s.library, err = cpu.Load(objects[0].Code); err != nil {
+				err = fmt.Errorf("%s: kernels for %s: %w", spec.Name, s.target, err)
+			}
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	for _, k := range spec.Kernels {
-		e := entry{chunks: k.Chunks}
-		if fakes != nil {
-			e.fn = fakes[k.Name]
-		} else if e.addr, err = s.library.Symbol(k.Name); err != nil {
-			s.library.Close()
-			return nil, fmt.Errorf("%s: kernels for %s: %w", spec.Name, s.target, err)
+	if s.device == nil {
+		for _, k := range spec.Kernels {
+			e := entry{chunks: k.Chunks}
+			if fakes != nil {
+				e.fn = fakes[k.Name]
+			} else if e.addr, err = s.library.Symbol(k.Name); err != nil {
+				s.library.Close()
+				return nil, fmt.Errorf("%s: kernels for %s: %w", spec.Name, s.target, err)
+			}
+			s.kernels = append(s.kernels, e)
 		}
-		s.kernels = append(s.kernels, e)
 	}
 	s.pool, err = cpu.NewPool(cpu.PoolOptions{Workers: threads, Scratch: scratch, Pin: o.Pin, Timed: o.Profile})
 	if err != nil {
 		if s.library != nil {
 			s.library.Close()
 		}
+		s.unload()
 		return nil, fmt.Errorf("%s: %w", spec.Name, err)
 	}
 	if o.Profile {
@@ -109,8 +124,9 @@ func threads(asked int) (int, error) {
 	return runtime.GOMAXPROCS(0), nil
 }
 
-// choose picks the object to load.
-func choose(spec *Spec, target string) (*Object, error) {
+// choose picks the object to load. Those for a device are not chosen from here: it gets them all,
+// with the target that was asked for, if any.
+func choose(spec *Spec, target string) ([]Object, string, error) {
 	var have []string
 	for _, o := range spec.Objects {
 		have = append(have, o.Target)
@@ -119,21 +135,23 @@ func choose(spec *Spec, target string) (*Object, error) {
 	if v := os.Getenv("GOUACHE_TARGET"); target == "" && v != "" {
 		from, target = "GOUACHE_TARGET", v
 	}
+	if target != "" && !slices.Contains(have, target) {
+		return nil, "", fmt.Errorf("%s: %s %q: kernels are compiled for %s", spec.Name, from, target, strings.Join(have, ", "))
+	}
+	i := slices.IndexFunc(spec.Objects, func(o Object) bool { return o.Device != "" && (target == "" || o.Target == target) })
+	if i >= 0 {
+		return slices.DeleteFunc(slices.Clone(spec.Objects), func(o Object) bool { return o.Device != spec.Objects[i].Device }), target, nil
+	}
 	if target == "" {
 		best, err := cpu.BestTarget(have)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", spec.Name, err)
+			return nil, "", fmt.Errorf("%s: %w", spec.Name, err)
 		}
 		target = best
-	} else {
-		if !slices.Contains(have, target) {
-			return nil, fmt.Errorf("%s: %s %q: kernels are compiled for %s", spec.Name, from, target, strings.Join(have, ", "))
-		}
-		if able := cpu.Targets(); !slices.Contains(able, target) {
-			return nil, fmt.Errorf("%s: %s %q: this processor runs %s", spec.Name, from, target, strings.Join(able, ", "))
-		}
+	} else if able := cpu.Targets(); !slices.Contains(able, target) {
+		return nil, "", fmt.Errorf("%s: %s %q: this processor runs %s", spec.Name, from, target, strings.Join(able, ", "))
 	}
-	return &spec.Objects[slices.Index(have, target)], nil
+	return spec.Objects[slices.Index(have, target):][:1], target, nil
 }
 
 // Name is the system's name.
@@ -142,7 +160,16 @@ func (s *System) Name() string { return s.spec.Name }
 // Target is the kernel variant in use, such as "x86-64-v4".
 func (s *System) Target() string { return s.target }
 
-// Threads is the number of threads that run kernels, the caller's included.
+// Device is the name of the device that runs the kernels, "" where processors do.
+func (s *System) Device() string {
+	if s.device == nil {
+		return ""
+	}
+	return s.device.Name()
+}
+
+// Threads is the number of threads that run kernels, the caller's included; with a device they
+// only fill tensors.
 func (s *System) Threads() int { return s.pool.Workers() }
 
 // Models lists the names of the models.
@@ -188,6 +215,7 @@ func (s *System) Close() error {
 		}
 	}
 	clear(s.models)
+	errs = append(errs, s.unload()...)
 	errs = append(errs, s.pool.Close())
 	if s.library != nil {
 		errs = append(errs, s.library.Close())

@@ -43,11 +43,29 @@ func (d DType) Format() (f format16.Format, ok bool) {
 }
 
 // Tensor is a dense row-major view into a model's memory. It is valid until the model is closed.
+//
+// Where the model is on a device, a stored tensor's Data are the host's copy: current, and read by
+// the next run that uses the tensor, when they come from Model or from a method of Tensor that was
+// called since the last run.
 type Tensor struct {
 	Name  string
 	DType DType
 	Shape []int
 	Data  []byte // little-endian, 64-byte aligned
+
+	home *home // nil on a processor
+}
+
+// sync makes Data current; write says that the caller may change them.
+func (t *Tensor) sync(write bool) error {
+	switch h := t.home; {
+	case h == nil:
+		return nil
+	case h.stored >= 0:
+		return h.model.hand(write, h.stored)
+	default:
+		return h.model.Err()
+	}
 }
 
 // Len is the number of elements.
@@ -78,24 +96,44 @@ func view[T any](t *Tensor, want DType) ([]T, error) {
 	if t.DType != want {
 		return nil, fmt.Errorf("exec: %s is not %s; use Data or Float64s", t, want)
 	}
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(t.Data))), t.Len()), nil
+	if err := t.sync(true); err != nil {
+		return nil, err
+	}
+	return raw[T](t), nil
 }
 
-// Float64s returns a copy of the elements, whatever their type.
+// raw is view without a question.
+func raw[T any](t *Tensor) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(t.Data))), t.Len())
+}
+
+// Float64s returns a copy of the elements, whatever their type: NaNs after a device has failed.
 func (t *Tensor) Float64s() []float64 {
 	x := make([]float64, t.Len())
+	failed := t.sync(false) != nil
 	for i := range x {
+		if failed {
+			x[i] = math.NaN()
+			continue
+		}
 		x[i] = t.at(i)
 	}
 	return x
 }
 
-// NonFinite returns the number of the first element that is infinite or not a number, or -1.
+// NonFinite returns the number of the first element that is infinite or not a number, or -1; it is
+// 0 after a device has failed.
 func (t *Tensor) NonFinite() int {
+	if t.sync(false) != nil {
+		return 0
+	}
+	return t.nonFinite()
+}
+
+func (t *Tensor) nonFinite() int {
 	switch t.DType {
 	case F32:
-		x, _ := t.F32()
-		for i, v := range x {
+		for i, v := range raw[float32](t) {
 			if math.Float32bits(v)&0x7f800000 == 0x7f800000 {
 				return i
 			}

@@ -28,29 +28,63 @@ func (c *Culprit) String() string {
 func (p *Program) Trace() *Culprit {
 	p.model.sys.turn.Lock()
 	defer p.model.sys.turn.Unlock()
-	var found *Culprit
 	kernels := p.model.sys.spec.Kernels
 	if !slices.ContainsFunc(kernels, func(k Kernel) bool { return len(k.Writes) > 0 }) {
 		return nil
 	}
+	var found *Culprit
+	if p.remote != nil {
+		p.away(func() error {
+			return p.each(func(i int) error {
+				s := p.remote.steps[i]
+				if found != nil {
+					return nil
+				}
+				var err error
+				found, err = p.culprit(s.kernel, s.launch, p.fetch)
+				return err
+			})
+		})
+		return found
+	}
 	run := p.run
 	run.around = func(kernel, launch int) {
 		p.run.launch(kernel, launch)
-		if found != nil {
-			return
-		}
-		l := &p.spec.Launches[launch]
-		for _, w := range kernels[kernel].Writes {
-			t, err := p.model.tensor(TensorSpec{Name: l.Values, DType: w.DType, Shape: []int{w.Len}, Addr: l.Args[w.Arg]})
-			if err != nil {
-				continue
-			}
-			if e := t.NonFinite(); e >= 0 {
-				found = &Culprit{Block: l.Block, Kernel: kernels[kernel].Name, Values: l.Values, Pos: l.Pos, DType: w.DType, Elem: e, Value: t.at(e)}
-				return
-			}
+		if found == nil {
+			found, _ = p.culprit(kernel, launch, p.model.tensor)
 		}
 	}
 	p.spec.Run(&run)
 	return found
+}
+
+// culprit looks at what a launch wrote; see gives a view of a place in the model's memory.
+func (p *Program) culprit(kernel, launch int, see func(TensorSpec) (Tensor, error)) (*Culprit, error) {
+	k, l := &p.model.sys.spec.Kernels[kernel], &p.spec.Launches[launch]
+	for _, w := range k.Writes {
+		t, err := see(TensorSpec{Name: l.Values, DType: w.DType, Shape: []int{w.Len}, Addr: l.Args[w.Arg]})
+		if err != nil {
+			return nil, err
+		}
+		if e := t.nonFinite(); e >= 0 {
+			return &Culprit{Block: l.Block, Kernel: k.Name, Values: l.Values, Pos: l.Pos, DType: w.DType, Elem: e, Value: t.at(e)}, nil
+		}
+	}
+	return nil, nil
+}
+
+// fetch copies a tensor from the device.
+func (p *Program) fetch(s TensorSpec) (Tensor, error) {
+	t := Tensor{Name: s.Name, DType: s.DType, Shape: s.Shape}
+	n := int64(t.Len() * s.DType.Size())
+	if err := p.inside(s.Addr, n); err != nil {
+		return t, fmt.Errorf("internal: %s: %w; regenerate the package", &t, err)
+	}
+	d := p.model.sys.device
+	t.Data = make([]byte, n)
+	err := d.Download(t.Data, p.model.address(s.Addr))
+	if err == nil {
+		err = d.Wait()
+	}
+	return t, err
 }

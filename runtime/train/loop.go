@@ -394,26 +394,18 @@ func (r *running) scratch() [][]byte {
 		return nil
 	}
 	var out [][]byte
-	globals := r.Model.Globals()
-	for i := range globals {
-		if g := &globals[i]; changesAlways(g) {
-			out = append(out, append([]byte(nil), g.Data...))
-		}
+	for _, g := range r.Model.Select(changesAlways) {
+		out = append(out, append([]byte(nil), g.Data...))
 	}
 	return out
 }
 
 // exchange swaps the tensors that scratch copies with contents.
 func (r *running) exchange(contents [][]byte) {
-	globals := r.Model.Globals()
-	n := 0
-	for i := range globals {
-		if g := &globals[i]; changesAlways(g) {
-			now := append([]byte(nil), g.Data...)
-			copy(g.Data, contents[n])
-			contents[n] = now
-			n++
-		}
+	for n, g := range r.Model.Select(changesAlways) {
+		now := append([]byte(nil), g.Data...)
+		copy(g.Data, contents[n])
+		contents[n] = now
 	}
 }
 

@@ -24,6 +24,7 @@ type Model interface {
 	Name() string // with the system's: "demo.prior"
 	Fingerprint() string
 	Globals() []exec.Global
+	Select(want func(*exec.Global) bool) []*exec.Global
 	Params() int
 	Bytes() (state, work int64)
 	Init(seed uint64) error

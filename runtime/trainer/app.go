@@ -59,6 +59,24 @@ func (a *app) with(name string, f func(m train.Model) error) error {
 	return err
 }
 
+// target is the kernel variant in use, with the device that runs it if a processor doesn't.
+func (a *app) target() string { return on(a.sys.Target(), a.device()) }
+
+// device is the name of the device in use, "" for a processor.
+func (a *app) device() string {
+	if d, ok := a.sys.(interface{ Device() string }); ok {
+		return d.Device()
+	}
+	return ""
+}
+
+func on(target, device string) string {
+	if device == "" {
+		return target
+	}
+	return target + " on " + device
+}
+
 // has tells whether the system has a model.
 func (a *app) has(name string) bool { return slices.Contains(a.sys.Models(), name) }
 

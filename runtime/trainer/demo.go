@@ -36,6 +36,7 @@ type summary struct {
 
 	System                     string                        `json:"system"`
 	Target                     string                        `json:"target"`
+	Device                     string                        `json:"device,omitempty"`
 	Threads                    int                           `json:"threads"`
 	Seed                       uint64                        `json:"seed"`
 	Candidates                 int                           `json:"candidates"`
@@ -56,12 +57,12 @@ func (c *demoCommand) run(ctx context.Context, a *app) error {
 	a.resume = true
 	s := &summary{
 		Seconds: map[string]float64{}, Steps: map[string]int64{}, Validation: map[string]map[string]float64{},
-		System: a.sys.Name(), Target: a.sys.Target(), Threads: a.sys.Threads(), Seed: a.cfg.Seed,
+		System: a.sys.Name(), Target: a.sys.Target(), Device: a.device(), Threads: a.sys.Threads(), Seed: a.cfg.Seed,
 		Codes: a.sizes.Codes, Parameters: a.sizes.Parameters, Commit: commit(),
 	}
 	hardware := metrics.ReadHardware()
 	s.CPU = hardware.CPU
-	fmt.Fprintf(a.log, "# %s: %s, %d threads on %s; settings in %s\n", s.System, s.Target, s.Threads, hardware, configPath(a.cfg.Out))
+	fmt.Fprintf(a.log, "# %s: %s, %d threads on %s; settings in %s\n", s.System, a.target(), s.Threads, hardware, configPath(a.cfg.Out))
 	for _, name := range stages {
 		if !a.has(name) {
 			continue

@@ -16,7 +16,7 @@ type infoCommand struct {
 
 func (c *infoCommand) run(_ context.Context, a *app) error {
 	s := a.sizes
-	fmt.Fprintf(a.out, "system   %s, kernels for %s, %d threads\n", a.sys.Name(), a.sys.Target(), a.sys.Threads())
+	fmt.Fprintf(a.out, "system   %s, kernels for %s, %d threads\n", a.sys.Name(), a.target(), a.sys.Threads())
 	fmt.Fprintf(a.out, "machine  %s\n", metrics.ReadHardware())
 	fmt.Fprintf(a.out, "sizes    pictures %dx%d, %dx%d tokens of %d codes, %d text tokens of %d\n", s.Side, s.Side, s.GridW, s.GridH, s.Codes, s.TextLen, s.TextVocab)
 	for _, name := range a.sys.Models() {

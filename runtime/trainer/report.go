@@ -15,7 +15,7 @@ import (
 func (a *app) writeReport(s *summary, hardware metrics.Hardware, recon *reconstructed, results []sample.Result, j *judged) error {
 	r := metrics.Report{
 		Title:    "Gouache: " + s.System,
-		Subtitle: fmt.Sprintf("%s, kernels for %s, %d threads, commit %.12s", hardware, s.Target, s.Threads, s.Commit),
+		Subtitle: fmt.Sprintf("%s, kernels for %s, %d threads, commit %.12s", hardware, on(s.Target, s.Device), s.Threads, s.Commit),
 	}
 	figures := metrics.Figures{}
 	if s.JudgeAccuracy != nil {

@@ -44,7 +44,7 @@ func (c *trainCommand) run(ctx context.Context, a *app) error {
 	if len(models) == 0 || slices.Contains(models, "all") {
 		models = stages
 	}
-	fmt.Fprintf(a.log, "# %s: %s, %d threads\n%s\n", a.sys.Name(), a.sys.Target(), a.sys.Threads(), a.text)
+	fmt.Fprintf(a.log, "# %s: %s, %d threads\n%s\n", a.sys.Name(), a.target(), a.sys.Threads(), a.text)
 	for _, name := range stages { // in order, whatever the order asked for
 		if !slices.Contains(models, name) || !a.has(name) {
 			continue

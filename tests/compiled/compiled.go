@@ -8,6 +8,8 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
+	"github.com/gouache-ml/gouache/codegen/cuda"
+	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -17,8 +19,15 @@ import (
 )
 
 // Targets are the processors to test on this machine: the best it has, and
-// x86-64-v3 where it runs that too.
+// x86-64-v3 where it runs that too. On a GPU they are those of GPUs.
 func Targets() []string {
+	if Device() != "" {
+		var out []string
+		for _, t := range gpuTargets() {
+			out = append(out, t.Name)
+		}
+		return out
+	}
 	able := device.Targets()
 	if len(able) > 2 {
 		able = []string{able[0], able[len(able)-1]}
@@ -41,12 +50,16 @@ func NewBatch(name string) *Batch {
 // Add plans modules. With fine set their loop kernels are cut into chunks as
 // small as the code generator allows, so that small tensors have several.
 func (b *Batch) Add(fine bool, modules ...*ir.Module) error {
-	sys, err := pipeline.Compile(b.sys.Name, modules, pipeline.Options{Backend: cpu.Backend{}})
+	var backend kernel.Backend = cpu.Backend{}
+	if Device() != "" {
+		backend = cuda.Backend{}
+	}
+	sys, err := pipeline.Compile(b.sys.Name, modules, pipeline.Options{Backend: backend})
 	if err != nil {
 		return err
 	}
 	for _, k := range sys.Kernels {
-		if fine {
+		if fine && Device() == "" {
 			cut(k)
 		}
 		if old := b.kernels[k.Name]; old != nil && old.Canonical() != k.Canonical() {
@@ -99,6 +112,13 @@ func (b *Batch) Plan() *plan.System {
 
 // Compile makes machine code of the whole batch for Targets.
 func (b *Batch) Compile() (*exec.Spec, error) {
+	if Device() != "" {
+		s, err := spec(b.Plan())
+		if err == nil {
+			err = compileForGPU(b.Plan(), s)
+		}
+		return s, err
+	}
 	tools, err := toolchain.Find()
 	if err != nil {
 		return nil, err

@@ -197,7 +197,7 @@ func TestCompiledOpsComputeTheReference(t *testing.T) {
 		t.Run(target, func(t *testing.T) {
 			worst := map[ir.DType]map[string]float64{}
 			var systems []*exec.System
-			for _, threads := range []int{1, 2, 3} {
+			for _, threads := range threadCounts() {
 				systems = append(systems, open(t, s.spec, target, threads))
 			}
 			for _, c := range s.checks {
@@ -209,7 +209,8 @@ func TestCompiledOpsComputeTheReference(t *testing.T) {
 					}
 					got, err := c.run(m)
 					if err != nil {
-						t.Fatalf("%s: %v", c.name, err)
+						t.Errorf("%s: %v", c.name, err)
+						continue
 					}
 					if first == nil {
 						first = got
@@ -220,6 +221,9 @@ func TestCompiledOpsComputeTheReference(t *testing.T) {
 							t.Errorf("%s: %s has other bits with %d threads than with 1", c.name, n, sys.Threads())
 						}
 					}
+				}
+				if first == nil {
+					continue // it failed
 				}
 				for n, w := range c.want {
 					d := w.Type.DType

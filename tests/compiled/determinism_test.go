@@ -95,7 +95,7 @@ func TestTrainingHasTheSameBitsOnAnyNumberOfThreads(t *testing.T) {
 	for _, target := range Targets() {
 		for _, m := range modules {
 			var first, other []byte
-			for _, threads := range []int{1, 2, 3} {
+			for _, threads := range threadCounts() {
 				x, err := open(t, spec, target, threads).Model(m.Name)
 				if err != nil {
 					t.Fatal(err)

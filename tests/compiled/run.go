@@ -21,6 +21,9 @@ func Call(m *exec.Model, name string, in map[string][]float64) (map[string][]flo
 		}
 	}
 	p.Run()
+	if err := m.Err(); err != nil {
+		return nil, err
+	}
 	out := map[string][]float64{}
 	for i := range p.Outputs() {
 		out[p.Outputs()[i].Name] = p.Outputs()[i].Float64s()

@@ -97,7 +97,7 @@ func TestLargeGraphsAgreeWithFloat64OnAnyNumberOfThreads(t *testing.T) {
 			chunks++
 		}
 	}
-	if chunks < len(large) {
+	if chunks < len(large) && Device() == "" {
 		t.Errorf("only %d kernels of %d have several chunks; threads are not tested", chunks, len(spec.Kernels))
 	}
 	worst := 0.0
@@ -136,7 +136,7 @@ func TestLargeGraphsAgreeWithFloat64OnAnyNumberOfThreads(t *testing.T) {
 			}
 			for _, target := range Targets() {
 				var first map[string][]float64
-				for _, threads := range []int{1, 2, 3} {
+				for _, threads := range threadCounts() {
 					x, err := open(t, spec, target, threads).Model(c.name)
 					if err != nil {
 						t.Fatal(err)

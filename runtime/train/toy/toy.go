@@ -70,9 +70,18 @@ type model struct {
 	programs map[string]*program
 }
 
-func (m *model) Name() string               { return "toy." + m.name }
-func (m *model) Fingerprint() string        { return "toy-" + m.name + m.sys.Kernel }
-func (m *model) Globals() []exec.Global     { return m.globals }
+func (m *model) Name() string           { return "toy." + m.name }
+func (m *model) Fingerprint() string    { return "toy-" + m.name + m.sys.Kernel }
+func (m *model) Globals() []exec.Global { return m.globals }
+func (m *model) Select(want func(*exec.Global) bool) []*exec.Global {
+	var out []*exec.Global
+	for i := range m.globals {
+		if want(&m.globals[i]) {
+			out = append(out, &m.globals[i])
+		}
+	}
+	return out
+}
 func (m *model) Programs() []string         { return m.names }
 func (m *model) Bytes() (state, work int64) { return 4 * int64(m.Params()), 0 }
 func (m *model) Close() error               { delete(m.sys.models, m.name); return nil }

@@ -1,0 +1,685 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/llir/llvm/ir/enum"
+	"github.com/llir/llvm/ir/types"
+
+	"github.com/gouache-ml/gouache/codegen/cuda/build"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+)
+
+// Value is a scalar of one thread.
+type Value = build.Value
+
+// emitter writes the nodes of a kernel as what one thread does.
+//
+// A thread works on several points at once (width), the same node for all of
+// them before the next: so their loads are under way together. What is the same
+// for all points has one value instead of width. Where the points differ in one
+// variable, by 1 from each to the next (run), neighbours in memory are loaded and
+// stored together.
+type emitter struct {
+	*build.Func
+	k     *kern.Kernel
+	width int
+	bases []Value // first element of every buffer
+	run   *kern.Var
+	vars  [][]Value // i32, by Var.ID, then point; one for all points alike
+	vals  [][]Value // by Node.ID, likewise
+	uses  []int     // by Node.ID
+
+	// live says which points exist: stores of others are left out. Their
+	// variables must be those of a point that exists. Nil: all.
+	live []Value
+	// once says that only this thread stores at the current place. Nil: every.
+	once Value
+	// loop, when set, emits a loop in place of the sequential one.
+	loop func(n *kern.Node) error
+	// pairs says that the target rounds two values to 16 bits in one instruction
+	// (from sm_80 on): bf16 otherwise takes six for one.
+	pairs bool
+}
+
+// storage is the type of a stored element.
+func storage(d ir.DType) types.Type {
+	switch d.Size() {
+	case 1:
+		return build.I8
+	case 2:
+		return build.I16
+	}
+	if d == ir.F32 {
+		return build.F32
+	}
+	return build.I32
+}
+
+// scalar is the type of a value.
+func scalar(d ir.DType) types.Type {
+	switch d {
+	case ir.F32:
+		return build.F32
+	case ir.I32:
+		return build.I32
+	}
+	return build.I1
+}
+
+// newEmitter starts the body of k; the function's pointers are k's buffers.
+func newEmitter(f *build.Func, k *kern.Kernel) *emitter {
+	e := &emitter{Func: f, k: k, width: 1, vars: make([][]Value, k.NumVars), vals: make([][]Value, k.NumNodes), uses: make([]int, k.NumNodes)}
+	for i, b := range k.Bufs {
+		e.bases = append(e.bases, f.Pointer(i, storage(b.DType)))
+	}
+	e.countUses(k.Body)
+	return e
+}
+
+// operands calls f for every node that n reads.
+func operands(n *kern.Node, f func(*kern.Node)) {
+	for _, a := range n.Args {
+		f(a)
+	}
+	for _, d := range n.At.Ind {
+		f(d.Node)
+	}
+	for _, g := range n.Guards {
+		for _, d := range g.At.Ind {
+			f(d.Node)
+		}
+	}
+	for _, a := range n.Accs {
+		f(a.Val)
+	}
+}
+
+func (e *emitter) countUses(body []*kern.Node) {
+	for _, n := range body {
+		operands(n, func(a *kern.Node) { e.uses[a.ID]++ })
+		e.countUses(n.Body)
+	}
+}
+
+// each makes a value for every point.
+func (e *emitter) each(make func(p int) Value) []Value {
+	out := make1(e.width)
+	for p := range out {
+		out[p] = make(p)
+	}
+	return out
+}
+
+// of is what x is at point p.
+func of(x []Value, p int) Value {
+	if len(x) == 1 {
+		return x[0]
+	}
+	return x[p]
+}
+
+// alike reports whether n, a pure node, is the same at all points.
+func (e *emitter) alike(n *kern.Node) bool {
+	same := e.alikeIndex(n.At)
+	for _, g := range n.Guards {
+		same = same && e.alikeIndex(g.At)
+	}
+	for _, a := range n.Args {
+		if n.Prim == kern.Add || n.Prim == kern.Sub {
+			for _, b := range a.Args { // of a product that is fused into the sum
+				same = same && (e.vals[a.ID] != nil || len(e.vals[b.ID]) == 1)
+			}
+		}
+		same = same && (e.vals[a.ID] == nil || len(e.vals[a.ID]) == 1)
+	}
+	return same
+}
+
+func (e *emitter) alikeIndex(ix kern.Index) bool {
+	for _, t := range ix.Terms {
+		if t.Var.Extent > 1 && len(e.vars[t.Var.ID]) != 1 {
+			return false
+		}
+	}
+	for _, d := range ix.Ind {
+		if len(e.vals[d.Node.ID]) != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// together reports whether the elements buf[at] of all points lie side by side,
+// the first at a multiple of the width.
+func (e *emitter) together(at kern.Index) bool {
+	w := e.width
+	if e.run == nil || w == 1 || at.Coef(e.run) != 1 || at.Const%w != 0 {
+		return false
+	}
+	for _, t := range at.Terms {
+		if t.Var != e.run && (t.Coef%w != 0 || t.Var.Extent > 1 && len(e.vars[t.Var.ID]) != 1) {
+			return false
+		}
+	}
+	for _, d := range at.Ind {
+		if d.Coef%w != 0 || len(e.vals[d.Node.ID]) != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// pieces cuts the width into vectors of at most 16 bytes.
+func (e *emitter) pieces(d ir.DType) (n, count int) {
+	n = min(e.width, 16/d.Size())
+	return n, e.width / n
+}
+
+// loadTogether loads neighbours, which are 0 where ok, if given, fails.
+func (e *emitter) loadTogether(n *kern.Node, ok Value) []Value {
+	d := e.k.Bufs[n.Buf].DType
+	per, count := e.pieces(d)
+	at := e.index(n.At, 0)
+	if ok != nil {
+		at = e.Select(ok, at, build.Int(0))
+	}
+	base := e.At(e.bases[n.Buf], at)
+	var out []Value
+	for i := range count {
+		v := e.Load(e.Cast(e.At(base, build.Int(i*per)), build.Vec(per, storage(d))))
+		for j := range per {
+			x := e.widen(d, e.Elem(v, j))
+			if ok != nil {
+				x = e.Select(ok, x, zero(n.Type))
+			}
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// storeTogether stores neighbours.
+func (e *emitter) storeTogether(n *kern.Node) {
+	d := e.k.Bufs[n.Buf].DType
+	per, count := e.pieces(d)
+	base := e.At(e.bases[n.Buf], e.index(n.At, 0))
+	x := func(i int) Value { return of(e.vals[n.Args[0].ID], i) }
+	for i := range count {
+		var vs []Value
+		for j := range per {
+			if kind := packed[d]; kind != "" && e.pairs {
+				if j%2 == 0 {
+					vs = append(vs, e.Pack(kind, x(i*per+j), x(i*per+j+1)))
+				}
+			} else {
+				vs = append(vs, e.narrow(d, x(i*per+j)))
+			}
+		}
+		to := e.At(base, build.Int(i*per))
+		if len(vs) == 1 {
+			e.Store(vs[0], e.Cast(to, vs[0].Type()))
+		} else {
+			e.Store(e.Vector(vs...), e.Cast(to, build.Vec(len(vs), vs[0].Type())))
+		}
+	}
+}
+
+// packed are the types that build.Func.Pack makes.
+var packed = map[ir.DType]string{ir.F16: "f16", ir.BF16: "bf16"}
+
+func make1(n int) []Value { return make([]Value, n) }
+
+// set gives a loop variable its value at every point.
+func (e *emitter) set(v *kern.Var, x ...Value) { e.vars[v.ID] = x }
+
+// unflatten sets vars, of which the last runs fastest, from the number of a
+// point, one number for every point.
+func (e *emitter) unflatten(vars []*kern.Var, at ...Value) {
+	for i := len(vars) - 1; i >= 0; i-- {
+		v := vars[i]
+		if i == 0 {
+			e.set(v, at...)
+			return
+		}
+		x, rest := make1(len(at)), make1(len(at))
+		for p := range at {
+			x[p], rest[p] = e.Rem(at[p], v.Extent), e.Div(at[p], v.Extent)
+		}
+		e.set(v, x...)
+		at = rest
+	}
+}
+
+// index is an index at point p, an i32: kernels address elements by 31 bits.
+func (e *emitter) index(ix kern.Index, p int) Value {
+	var sum Value = build.Int(ix.Const)
+	for _, t := range ix.Terms {
+		if t.Var.Extent > 1 {
+			sum = e.Add(e.MulI(of(e.vars[t.Var.ID], p), t.Coef), sum)
+		}
+	}
+	for _, d := range ix.Ind {
+		sum = e.Add(e.MulI(of(e.vals[d.Node.ID], p), d.Coef), sum)
+	}
+	return sum
+}
+
+// holds is whether all guards hold, nil for always.
+func (e *emitter) holds(gs []kern.Guard, p int) Value {
+	var all Value
+	for _, g := range gs {
+		// lo <= x < hi is x-lo < hi-lo without sign.
+		c := e.Below(e.AddI(e.index(g.At, p), -g.Lo), build.Int(g.Hi-g.Lo))
+		if all == nil {
+			all = c
+		} else {
+			all = e.And(all, c)
+		}
+	}
+	return all
+}
+
+// load is an element, 0 where a guard or ok fails.
+func (e *emitter) load(n *kern.Node, p int, ok Value) Value {
+	if g := e.holds(n.Guards, p); g != nil {
+		if ok == nil {
+			ok = g
+		} else {
+			ok = e.And(ok, g)
+		}
+	}
+	d := e.k.Bufs[n.Buf].DType
+	at := e.index(n.At, p)
+	if ok != nil {
+		at = e.Select(ok, at, build.Int(0))
+	}
+	x := e.widen(d, e.Load(e.At(e.bases[n.Buf], at)))
+	if ok != nil {
+		x = e.Select(ok, x, zero(n.Type))
+	}
+	return x
+}
+
+// zero is 0 as a value of type d.
+func zero(d ir.DType) Value {
+	switch d {
+	case ir.F32:
+		return build.Float(0)
+	case ir.I32:
+		return build.Int(0)
+	}
+	return build.Bool(false)
+}
+
+// body emits nodes in program order.
+func (e *emitter) body(nodes []*kern.Node) error {
+	fused := e.fusible(nodes)
+	for _, n := range nodes {
+		if n.Prim != kern.Store && n.Prim != kern.Loop && e.uses[n.ID] == 0 || e.vals[n.ID] != nil || fused[n] {
+			continue
+		}
+		if err := e.node(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fusible finds the products that feed one sum and nothing else: the sum rounds
+// once.
+func (e *emitter) fusible(nodes []*kern.Node) map[*kern.Node]bool {
+	fused := map[*kern.Node]bool{}
+	for _, n := range nodes {
+		if (n.Prim == kern.Add || n.Prim == kern.Sub) && n.Type == ir.F32 {
+			for i := len(n.Args) - 1; i >= 0; i-- {
+				if a := n.Args[i]; a.Prim == kern.Mul && e.uses[a.ID] == 1 && e.vals[a.ID] == nil && in(nodes, a) {
+					fused[a] = true
+					break
+				}
+			}
+		}
+		if n.Prim == kern.Acc || n.Prim == kern.Loop {
+			continue
+		}
+	}
+	return fused
+}
+
+func in(nodes []*kern.Node, x *kern.Node) bool {
+	for _, n := range nodes {
+		if n == x {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *emitter) node(n *kern.Node) error {
+	switch n.Prim {
+	case kern.Store:
+		d := e.k.Bufs[n.Buf].DType
+		if e.together(n.At) && (e.live == nil || len(e.live) == 1) && d.Size() > 1 {
+			e.where(e.once, e.liveAt(0), func() { e.storeTogether(n) })
+			return nil
+		}
+		points := e.width
+		if e.alikeIndex(n.At) {
+			points = 1 // all store the same
+		}
+		for p := range points {
+			e.where(e.once, e.liveAt(p), func() {
+				e.Store(e.narrow(d, of(e.vals[n.Args[0].ID], p)), e.At(e.bases[n.Buf], e.index(n.At, p)))
+			})
+		}
+		return nil
+	case kern.Loop:
+		if e.loop != nil {
+			return e.loop(n)
+		}
+		return e.sequential(n, build.Int(0), build.Int(1))
+	case kern.Acc:
+		return fmt.Errorf("internal: kernel %s: %%%d: accumulator of no loop", e.k.Name, n.ID)
+	}
+	if n.Prim == kern.Load && len(n.Guards) == 0 && e.k.Bufs[n.Buf].DType.Size() > 1 && e.together(n.At) {
+		e.vals[n.ID] = e.loadTogether(n, nil)
+		return nil
+	}
+	var err error
+	eval := func(p int) Value {
+		x, er := e.eval(n, p)
+		if er != nil {
+			err = er
+		}
+		return x
+	}
+	if e.width == 1 || e.alike(n) {
+		e.vals[n.ID] = []Value{eval(0)}
+	} else {
+		e.vals[n.ID] = e.each(eval)
+	}
+	return err
+}
+
+// liveAt is whether point p exists, nil for always.
+func (e *emitter) liveAt(p int) Value {
+	if e.live == nil {
+		return nil
+	}
+	return of(e.live, p)
+}
+
+// where runs then where both conditions hold; nil ones do.
+func (e *emitter) where(a, b Value, then func()) {
+	switch {
+	case a == nil && b == nil:
+		then()
+	case a == nil:
+		e.If(b, then)
+	case b == nil:
+		e.If(a, then)
+	default:
+		e.If(e.And(a, b), then)
+	}
+}
+
+// identity is what an accumulator starts with.
+func identity(a kern.Reduction) Value {
+	switch {
+	case a.Val.Type == ir.I32:
+		if a.Combine == kern.MaxOf {
+			return build.Int(math.MinInt32)
+		}
+		return build.Int(0)
+	case a.Combine == kern.MaxOf:
+		return build.Float(math.Inf(-1))
+	}
+	return build.Float(0)
+}
+
+// combine takes y into accumulator x.
+func (e *emitter) combine(a kern.Reduction, x, y Value) Value {
+	switch {
+	case a.Val.Type == ir.I32 && a.Combine == kern.Sum:
+		return e.Add(x, y)
+	case a.Val.Type == ir.I32:
+		return e.Select(e.Lt(x, y), y, x)
+	case a.Combine == kern.Sum:
+		return e.FAdd(x, y)
+	}
+	return e.Maximum(x, y)
+}
+
+// sequential emits a loop whose variable starts at from and goes on by step, an
+// i32 each, and gives its accumulators their values.
+func (e *emitter) sequential(n *kern.Node, from, step Value) error {
+	v := n.Vars[0]
+	var carried []Value
+	for _, a := range n.Accs {
+		for range e.width {
+			carried = append(carried, identity(a))
+		}
+	}
+	outer, loop, once := e.vars[v.ID], e.loop, e.once
+	e.loop, e.once = nil, nil
+	var err error
+	out := e.For(from, build.Int(v.Extent), step, carried, func(i Value, c []Value) []Value {
+		if e.run == v {
+			e.set(v, e.each(func(p int) Value { return e.AddI(i, p) })...)
+		} else {
+			e.set(v, i)
+		}
+		// A product that is only summed is fused into the sum.
+		skip := map[*kern.Node]bool{}
+		for _, a := range n.Accs {
+			if a.Combine == kern.Sum && a.Val.Prim == kern.Mul && a.Val.Type == ir.F32 && e.uses[a.Val.ID] == 1 && in(n.Body, a.Val) {
+				skip[a.Val] = true
+				e.uses[a.Val.ID] = 0
+			}
+		}
+		err = e.body(n.Body)
+		for s := range skip {
+			e.uses[s.ID] = 1
+		}
+		if err != nil {
+			return c
+		}
+		next := make1(0)
+		for i, a := range n.Accs {
+			for p := range e.width {
+				old := c[i*e.width+p]
+				if skip[a.Val] {
+					next = append(next, e.FMA(of(e.vals[a.Val.Args[0].ID], p), of(e.vals[a.Val.Args[1].ID], p), old))
+				} else {
+					next = append(next, e.combine(a, old, of(e.vals[a.Val.ID], p)))
+				}
+			}
+		}
+		e.forget(n.Body)
+		return next
+	})
+	e.vars[v.ID], e.loop, e.once = outer, loop, once
+	if err != nil {
+		return err
+	}
+	for _, acc := range e.accs(n) {
+		e.vals[acc.ID] = out[int(acc.I)*e.width : int(acc.I+1)*e.width]
+	}
+	return nil
+}
+
+// forget drops the values of nodes, which are those of an iteration.
+func (e *emitter) forget(body []*kern.Node) {
+	for _, n := range body {
+		e.vals[n.ID] = nil
+		e.forget(n.Body)
+	}
+}
+
+// accs finds the accumulators of a loop.
+func (e *emitter) accs(loop *kern.Node) []*kern.Node {
+	var out []*kern.Node
+	var find func(body []*kern.Node)
+	find = func(body []*kern.Node) {
+		for _, n := range body {
+			if n.Prim == kern.Acc && n.Args[0] == loop {
+				out = append(out, n)
+			}
+			find(n.Body)
+		}
+	}
+	find(e.k.Body)
+	return out
+}
+
+// arg is argument i of n at point p.
+func (e *emitter) arg(n *kern.Node, i, p int) Value { return of(e.vals[n.Args[i].ID], p) }
+
+// eval emits a pure node for one point.
+func (e *emitter) eval(n *kern.Node, p int) (Value, error) {
+	arg := func(i int) Value { return e.arg(n, i, p) }
+	float := len(n.Args) > 0 && n.Args[len(n.Args)-1].Type == ir.F32
+	switch n.Prim {
+	case kern.Const:
+		switch n.Type {
+		case ir.F32:
+			return build.Float(n.F), nil
+		case ir.I32:
+			return build.Int(int(n.I)), nil
+		}
+		return build.Bool(n.I&1 != 0), nil
+	case kern.Pos:
+		return e.index(n.At, p), nil
+	case kern.Test:
+		if x := e.holds(n.Guards, p); x != nil {
+			return x, nil
+		}
+		return build.Bool(true), nil
+	case kern.Load:
+		return e.load(n, p, nil), nil
+	case kern.Random:
+		return e.random(arg(0), arg(1), uint32(n.I), e.index(n.At, p)), nil
+	case kern.Cast:
+		return e.cast(n.Args[0].Type, n.Type, arg(0)), nil
+	case kern.Round:
+		d := ir.DType(n.I)
+		if len(n.Args) == 2 {
+			return e.widen(d, e.narrowRandomly(d, arg(0), arg(1))), nil
+		}
+		return e.widen(d, e.narrow(d, arg(0))), nil
+	case kern.Neg:
+		if float {
+			return e.FNeg(arg(0)), nil
+		}
+		return e.Sub(build.Int(0), arg(0)), nil
+	case kern.Abs:
+		if float {
+			return e.FAbs(arg(0)), nil
+		}
+		return e.Select(e.Lt(arg(0), build.Int(0)), e.Sub(build.Int(0), arg(0)), arg(0)), nil
+	case kern.Exp:
+		return e.exp(arg(0)), nil
+	case kern.Log:
+		return e.log(arg(0)), nil
+	case kern.Tanh:
+		return e.tanh(arg(0)), nil
+	case kern.Sqrt:
+		return e.Sqrt(arg(0)), nil
+	case kern.Floor:
+		return e.Floor(arg(0)), nil
+	case kern.Add, kern.Sub:
+		if float {
+			return e.sum(n, p), nil
+		}
+		if n.Prim == kern.Add {
+			return e.Add(arg(0), arg(1)), nil
+		}
+		return e.Sub(arg(0), arg(1)), nil
+	case kern.Mul:
+		if float {
+			return e.FMul(arg(0), arg(1)), nil
+		}
+		return e.Mul(arg(0), arg(1)), nil
+	case kern.Div:
+		if float {
+			return e.FDiv(arg(0), arg(1)), nil
+		}
+		return e.SDiv(arg(0), arg(1)), nil
+	case kern.Min:
+		if float {
+			return e.Minimum(arg(0), arg(1)), nil
+		}
+		return e.Select(e.Lt(arg(1), arg(0)), arg(1), arg(0)), nil
+	case kern.Max:
+		if float {
+			return e.Maximum(arg(0), arg(1)), nil
+		}
+		return e.Select(e.Lt(arg(0), arg(1)), arg(1), arg(0)), nil
+	case kern.Lt:
+		return e.compare(enum.FPredOLT, enum.IPredSLT, float, arg(0), arg(1)), nil
+	case kern.Le:
+		return e.compare(enum.FPredOLE, enum.IPredSLE, float, arg(0), arg(1)), nil
+	case kern.Eq:
+		return e.compare(enum.FPredOEQ, enum.IPredEQ, float, arg(0), arg(1)), nil
+	case kern.And:
+		return e.And(arg(0), arg(1)), nil
+	case kern.Or:
+		return e.Or(arg(0), arg(1)), nil
+	case kern.Not:
+		return e.Not(arg(0)), nil
+	case kern.Select:
+		return e.Select(arg(0), arg(1), arg(2)), nil
+	}
+	return nil, fmt.Errorf("internal: kernel %s: %%%d: %s is not supported here", e.k.Name, n.ID, n.Prim)
+}
+
+func (e *emitter) compare(fp enum.FPred, ip enum.IPred, float bool, a, b Value) Value {
+	if float {
+		return e.FCompare(fp, a, b)
+	}
+	return e.Compare(ip, a, b)
+}
+
+// sum is an f32 addition or subtraction, with a fused product if it has one.
+func (e *emitter) sum(n *kern.Node, p int) Value {
+	a, b := n.Args[0], n.Args[1]
+	sub := n.Prim == kern.Sub
+	fused := func(m *kern.Node) bool { return m.Prim == kern.Mul && e.vals[m.ID] == nil }
+	switch {
+	case fused(b):
+		x := e.arg(b, 0, p)
+		if sub {
+			x = e.FNeg(x)
+		}
+		return e.FMA(x, e.arg(b, 1, p), of(e.vals[a.ID], p))
+	case fused(a):
+		c := of(e.vals[b.ID], p)
+		if sub {
+			c = e.FNeg(c)
+		}
+		return e.FMA(e.arg(a, 0, p), e.arg(a, 1, p), c)
+	case sub:
+		return e.FSub(of(e.vals[a.ID], p), of(e.vals[b.ID], p))
+	}
+	return e.FAdd(of(e.vals[a.ID], p), of(e.vals[b.ID], p))
+}
+
+func (e *emitter) cast(from, to ir.DType, a Value) Value {
+	switch {
+	case from == to:
+		return a
+	case to == ir.F32 && from == ir.I32:
+		return e.ToFloat(a)
+	case to == ir.F32:
+		return e.Select(a, build.Float(1), build.Float(0))
+	case to == ir.I32 && from == ir.F32:
+		return e.ToInt(a)
+	case to == ir.I32:
+		return e.Select(a, build.Int(1), build.Int(0))
+	case from == ir.F32:
+		return e.FCompare(enum.FPredUNE, a, build.Float(0))
+	}
+	return e.Compare(enum.IPredNE, a, build.Int(0))
+}

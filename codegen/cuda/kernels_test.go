@@ -1,0 +1,96 @@
+package cuda_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/gouache-ml/gouache/codegen/cuda"
+	"github.com/gouache-ml/gouache/codegen/cuda/emu"
+	"github.com/gouache-ml/gouache/codegen/cuda/simt"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+)
+
+// fill makes contents for the buffers of k: small numbers, indices below index.
+func fill(k *kern.Kernel, index int) [][]float64 {
+	r := rand.New(rand.NewPCG(1, 2))
+	var bufs [][]float64
+	for _, b := range k.Bufs {
+		x := make([]float64, b.Len)
+		f, small := b.DType.Format()
+		for i := range x {
+			switch {
+			case b.DType == ir.I32:
+				x[i] = float64(r.IntN(index))
+			case b.DType == ir.Bool:
+				x[i] = float64(r.IntN(2))
+			case small:
+				x[i] = float64(f.Round(float32(r.NormFloat64())))
+			default:
+				x[i] = float64(float32(r.NormFloat64()))
+			}
+		}
+		bufs = append(bufs, x)
+	}
+	return bufs
+}
+
+// check runs k on the emulator under several schedules and compares what it
+// writes with the evaluator: errors relative to the largest magnitude.
+func check(t *testing.T, k *kern.Kernel, target string, index int, tolerance float64) float64 {
+	t.Helper()
+	tg, err := cuda.TargetByName(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := emu.Compile(k, tg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fill(k, index)
+	if err := kern.Eval(k, want); err != nil {
+		t.Fatal(err)
+	}
+	worst := 0.0
+	var first [][]float64
+	for seed := range 2 {
+		got := fill(k, index)
+		if _, err := x.Run(simt.Options{Seed: int64(seed + 1), Check: true}, got); err != nil {
+			t.Fatalf("%s: %v\n%s", target, err, k)
+		}
+		for i, b := range k.Bufs {
+			if b.Mode == kern.In {
+				continue
+			}
+			size, diff, at := 1e-3, 0.0, 0
+			for j, w := range want[i] {
+				size = max(size, math.Abs(w))
+				if d := math.Abs(got[i][j] - w); !(d <= diff) {
+					diff, at = d, j
+				}
+				if first != nil && got[i][j] != first[i][j] && !math.IsNaN(got[i][j]) {
+					t.Fatalf("%s: buffer %d has other bits under another schedule\n%s", target, i, k)
+				}
+			}
+			if !(diff <= tolerance*size) {
+				t.Fatalf("%s: buffer %d: element %d is %v, want %v\n%s", target, i, at, got[i][at], want[i][at], k)
+			}
+			worst = max(worst, diff/size)
+		}
+		first = got
+	}
+	return worst
+}
+
+func TestMap(t *testing.T) {
+	for _, n := range []int{1, 7, 33, 64, 300, 4096} {
+		b := kern.NewBuilder("map")
+		v := b.Dim(n)
+		x, y := b.Buf("x", ir.F32, n, kern.In), b.Buf("y", ir.F32, n, kern.Out)
+		a := b.Load(x, kern.V(v))
+		b.Store(y, kern.V(v), b.Op(kern.Add, b.Op(kern.Mul, a, b.Op(kern.Exp, a)), b.Op(kern.Tanh, a)))
+		k := b.Done()
+		t.Logf("%d: %.3g", n, check(t, k, "sm_90a", 1, 1e-6))
+	}
+}

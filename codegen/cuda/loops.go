@@ -1,0 +1,355 @@
+package cuda
+
+import (
+	"github.com/gouache-ml/gouache/codegen/cuda/build"
+	"github.com/gouache-ml/gouache/ir/kern"
+)
+
+// split is how the points and loops of a kernel are shared by the threads of a
+// block.
+type split struct {
+	points int // of a block
+	lanes  int // threads that share the loops of a point; 1: a thread does all
+	// across says that neighbouring threads have neighbouring points, and the
+	// lanes of a point lie a row apart; else lanes are neighbours.
+	across bool
+	// width is the points of a thread, where lanes is 1; they are neighbours if
+	// adjacent is set, else as far apart as there are threads.
+	width    int
+	adjacent bool
+}
+
+func (s split) threads() int { return s.points * s.lanes / s.width }
+
+const (
+	warp = 32
+	// fewPoints is what leaves most of a GPU idle at a thread a point: 132
+	// multiprocessors with room for 2,048 threads each, and some need more than
+	// a thread a loop for their bandwidth.
+	fewPoints = 132 * 1024
+)
+
+// splitOf decides how k is shared out. Threads that share loops pay off where
+// the memory that a loop walks lies side by side, or points are few.
+func splitOf(k *kern.Kernel) split {
+	n := k.Points()
+	alone := split{points: 256, lanes: 1, width: 1}
+	if !k.HasLoop() {
+		if w := neighbours(k, k.Body, k.Dims[len(k.Dims)-1]); w > 1 && cheap(k) && n >= w*fewPoints/2 {
+			return split{points: 256 * w, lanes: 1, width: w, adjacent: true}
+		}
+		for _, w := range []int{4, 2} {
+			if n >= w*fewPoints*2 && cheap(k) {
+				alone.width = w
+				break
+			}
+		}
+		alone.points *= alone.width
+		return alone
+	}
+	if ordered(k) {
+		alone.points = 64
+		return alone
+	}
+	extent, byLoop, byPoint := walks(k)
+	switch {
+	case extent < 8:
+		return alone
+	case byPoint >= byLoop && n >= fewPoints:
+		return alone
+	case byPoint > byLoop || byPoint == byLoop && n >= warp:
+		// Neighbouring points share memory sectors of 32 bytes, so they may be cut
+		// that small to have a block for every multiprocessor.
+		points := warp
+		for points*smallest(k) > 32 && ceil(n, points) < 2*132 {
+			points /= 2
+		}
+		lanes := 256 / points
+		for lanes*points < 512 && n*lanes < fewPoints && extent >= 8*lanes {
+			lanes *= 2
+		}
+		return split{points: points, lanes: lanes, across: true, width: 1}
+	case extent >= 1024 && n < fewPoints/warp:
+		return split{points: 1, lanes: 256, width: 1}
+	case extent <= 16:
+		return split{points: 16, lanes: 8, width: 1}
+	}
+	return split{points: 4, lanes: warp, width: 1}
+}
+
+// neighbours is how many values of v a thread had better take at once: 16 bytes
+// of the smallest elements, if all that moves with v in body moves from element to
+// element and never across such a boundary; else 1.
+func neighbours(k *kern.Kernel, body []*kern.Node, v *kern.Var) int {
+	w := 4
+	each(body, func(n *kern.Node) {
+		if (n.Prim == kern.Load || n.Prim == kern.Store) && n.At.Coef(v) == 1 && k.Bufs[n.Buf].DType.Size() == 2 {
+			w = 8
+		}
+	})
+	for ; w > 1; w /= 2 {
+		ok := v.Extent%w == 0
+		aligned := func(at kern.Index) bool {
+			ok := at.Coef(v) == 1 && at.Const%w == 0
+			for _, t := range at.Terms {
+				ok = ok && (t.Var == v || t.Coef%w == 0)
+			}
+			for _, d := range at.Ind {
+				ok = ok && d.Coef%w == 0
+			}
+			return ok
+		}
+		each(body, func(n *kern.Node) {
+			switch n.Prim {
+			case kern.Load, kern.Store:
+				ok = ok && (n.At.Coef(v) == 0 || aligned(n.At) && len(n.Guards) == 0 && k.Bufs[n.Buf].DType.Size() > 1)
+			case kern.Loop:
+				ok = false
+			}
+		})
+		if ok {
+			return w
+		}
+	}
+	return 1
+}
+
+// cheap reports whether several points at once fit into registers.
+func cheap(k *kern.Kernel) bool {
+	n := 0
+	for _, x := range k.Body {
+		switch x.Prim {
+		case kern.Random:
+			n += 20
+		case kern.Load, kern.Store:
+			n += 2
+		default:
+			n++
+		}
+	}
+	return n <= 80
+}
+
+// walks counts the accesses inside loops that go from element to element with
+// the outermost loop's variable or with the last dimension of the grid, and the
+// iterations of the longest outermost loop.
+func walks(k *kern.Kernel) (extent, byLoop, byPoint int) {
+	var last *kern.Var
+	if len(k.Dims) > 0 {
+		last = k.Dims[len(k.Dims)-1]
+	}
+	for _, l := range k.Body {
+		if l.Prim != kern.Loop {
+			continue
+		}
+		extent = max(extent, l.Vars[0].Extent)
+		each(l.Body, func(n *kern.Node) {
+			if n.Prim != kern.Load && n.Prim != kern.Store {
+				return
+			}
+			if n.At.Coef(l.Vars[0]) == 1 {
+				byLoop++
+			}
+			if last != nil && n.At.Coef(last) == 1 {
+				byPoint++
+			}
+		})
+	}
+	return extent, byLoop, byPoint
+}
+
+// smallest is the size of the smallest elements that k reads in its loops.
+func smallest(k *kern.Kernel) int {
+	size := 4
+	for _, l := range k.Body {
+		each(l.Body, func(n *kern.Node) {
+			if n.Prim == kern.Load && len(n.At.Terms) > 1 {
+				size = min(size, k.Bufs[n.Buf].DType.Size())
+			}
+		})
+	}
+	return size
+}
+
+// each calls f for every node of body and its loops.
+func each(body []*kern.Node, f func(*kern.Node)) {
+	for _, n := range body {
+		f(n)
+		each(n.Body, f)
+	}
+}
+
+// ordered reports whether iterations of k's outermost loops must run one after
+// the other: one reads, or writes again, what another wrote. Within a point each
+// of the threads that share it sees what it stored itself and nothing else.
+func ordered(k *kern.Kernel) bool {
+	type access struct {
+		n    *kern.Node
+		loop *kern.Node // outermost loop around it, or nil
+	}
+	stores, loads := map[int][]access{}, map[int][]access{}
+	note := func(n, loop *kern.Node) {
+		switch n.Prim {
+		case kern.Store:
+			stores[n.Buf] = append(stores[n.Buf], access{n, loop})
+		case kern.Load:
+			loads[n.Buf] = append(loads[n.Buf], access{n, loop})
+		}
+	}
+	for _, n := range k.Body {
+		if n.Prim == kern.Loop {
+			each(n.Body, func(m *kern.Node) { note(m, n) })
+		} else {
+			note(n, nil)
+		}
+	}
+	for buf, ss := range stores {
+		for _, s := range ss {
+			if s.loop != nil && (len(s.n.At.Ind) > 0 || s.n.At.Coef(s.loop.Vars[0]) == 0) {
+				return true // several iterations may write one element
+			}
+			for _, l := range loads[buf] {
+				if s.loop != nil && l.loop != s.loop || s.loop != nil && l.n.At.String() != s.n.At.String() {
+					return true
+				}
+				if s.loop == nil && l.loop != nil {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// emitLoops writes a kernel without a product.
+func emitLoops(m *build.Module, k *kern.Kernel) ([]Entry, error) {
+	s := splitOf(k)
+	f := m.Kernel(k.Name, build.Limits{Threads: s.threads()}, 0, len(k.Bufs))
+	e := newEmitter(f, k)
+	e.width = s.width
+	n := k.Points()
+	entry := Entry{Name: k.Name, Grid: [3]int{ceil(n, s.points), 1, 1}, Block: s.threads(), Args: allBuffers(k)}
+	first := e.MulI(e.BlockX(), s.points)
+	t := e.Thread()
+	var err error
+	body := func() {
+		if err == nil {
+			err = e.body(k.Body)
+		}
+	}
+	if s.lanes == 1 {
+		at := e.each(func(p int) Value { return e.Add(first, e.AddI(t, p*s.threads())) })
+		if s.adjacent {
+			// The neighbours are in one run of the last dimension.
+			last := k.Dims[len(k.Dims)-1]
+			at = []Value{e.Add(first, e.MulI(t, s.width))}
+			e.run = last
+			defer func() { e.run = nil }()
+			spread := func(at Value) {
+				e.unflatten(k.Dims, at)
+				x := e.vars[last.ID][0]
+				e.set(last, e.each(func(p int) Value { return e.AddI(x, p) })...)
+			}
+			spread(at[0])
+			if n%s.points == 0 {
+				body()
+			} else {
+				e.If(e.Lt(at[0], build.Int(n)), body)
+			}
+			e.Return()
+			return []Entry{entry}, err
+		}
+		e.unflatten(k.Dims, at...)
+		switch {
+		case n%s.points == 0:
+			body()
+		case s.width == 1:
+			e.If(e.Lt(at[0], build.Int(n)), body)
+		default:
+			e.live = e.each(func(p int) Value { return e.Lt(at[p], build.Int(n)) })
+			clamped := e.each(func(p int) Value { return e.Select(e.live[p], at[p], build.Int(0)) })
+			e.unflatten(k.Dims, clamped...)
+			body()
+		}
+		e.Return()
+		return []Entry{entry}, err
+	}
+
+	point, lane := e.Div(t, s.lanes), e.Rem(t, s.lanes)
+	if s.across {
+		point, lane = e.Rem(t, s.points), e.Div(t, s.points)
+	}
+	at := e.Add(first, point)
+	if n%s.points != 0 {
+		// All threads stay for the barriers: those of no point work on the last.
+		live := e.Lt(at, build.Int(n))
+		e.live = []Value{live}
+		at = e.Select(live, at, build.Int(n-1))
+	}
+	e.unflatten(k.Dims, at)
+	leader := e.Eq(lane, build.Int(0))
+	e.once = leader
+	shared := 0
+	e.loop = func(l *kern.Node) error {
+		from, step := lane, s.lanes
+		if w := neighbours(k, l.Body, l.Vars[0]); !s.across && w > 1 {
+			e.width, e.run = w, l.Vars[0]
+			from, step = e.MulI(lane, w), s.lanes*w
+		}
+		err := e.sequential(l, from, build.Int(step))
+		e.width, e.run = 1, nil
+		if err != nil {
+			return err
+		}
+		for _, acc := range e.accs(l) {
+			a := l.Accs[acc.I]
+			x := e.vals[acc.ID][0]
+			for _, y := range e.vals[acc.ID][1:] {
+				x = e.combine(a, x, y)
+			}
+			if !s.across {
+				for d := min(s.lanes, warp) / 2; d > 0; d /= 2 {
+					x = e.combine(a, x, e.ShuffleXor(x, d))
+				}
+			}
+			if s.across || s.lanes > warp {
+				shared = max(shared, 4*s.threads())
+				x = e.gather(s, a, x, point, lane)
+			}
+			e.vals[acc.ID] = []Value{x}
+		}
+		return nil
+	}
+	body()
+	e.Return()
+	entry.Shared = shared
+	return []Entry{entry}, err
+}
+
+// gather combines x of the lanes of a point through shared memory: of all
+// lanes, one after the other, where threads are across; else of the warps of
+// the one point. Every thread gets the result.
+func (e *emitter) gather(s split, a kern.Reduction, x, point, lane Value) Value {
+	t := build.Shared(scalar(a.Val.Type)).ElemType
+	e.Shared(4 * s.threads())
+	place := func(i Value) Value { return e.SharedAt(e.MulI(i, 4), t) }
+	e.Barrier() // what was read before may be overwritten
+	parts, stride, base := s.lanes/warp, 1, Value(build.Int(0))
+	if s.across {
+		parts, stride, base = s.lanes, s.points, point
+		e.Store(x, place(e.Add(e.MulI(lane, s.points), point)))
+	} else {
+		e.If(e.Eq(e.AndI(lane, warp-1), build.Int(0)), func() { e.Store(x, place(e.Shr(lane, 5))) })
+	}
+	e.Barrier()
+	var sum Value
+	for i := range parts {
+		y := e.Load(place(e.AddI(base, i*stride)))
+		if sum == nil {
+			sum = y
+		} else {
+			sum = e.combine(a, sum, y)
+		}
+	}
+	return sum
+}

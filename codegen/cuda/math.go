@@ -1,0 +1,85 @@
+package cuda
+
+import (
+	"math"
+
+	"github.com/llir/llvm/ir/enum"
+
+	"github.com/gouache-ml/gouache/codegen/cuda/build"
+)
+
+// The elementary functions. Processors compute them by the polynomials of
+// codegen/cpu/vmath; here the exponential is an instruction.
+
+// exp is e^a, within 2 ulp. 2^t for t = a log2(e) with the rounding error of t
+// put back as a factor: without it the error grows with a, to 88 half ulps.
+func (e *emitter) exp(a Value) Value {
+	t := e.FMul(a, build.Float(math.Log2E))
+	low := e.FMA(a, build.Float(math.Log2E), e.FNeg(t))
+	low = e.FMA(a, build.Float(math.Log2E-float64(float32(math.Log2E))), low)
+	y := e.Ex2(t)
+	r := e.FMA(e.FMul(low, build.Float(math.Ln2)), y, y)
+	// Where y is infinite or 0 there is nothing to correct (Inf*0 is NaN).
+	inside := e.And(e.FCompare(enum.FPredOLT, a, build.Float(88.72283)), e.FCompare(enum.FPredOGT, a, build.Float(-103.97)))
+	return e.Select(inside, r, y)
+}
+
+// log is the natural logarithm, within 1 ulp: as vmath.Log.
+func (e *emitter) log(x Value) Value {
+	small := e.FCompare(enum.FPredOLT, x, build.Float(0x1p-126))
+	b := e.Bits(e.Select(small, e.FMul(x, build.Float(0x1p23)), x), build.I32)
+	ei := e.Sar(e.AddI(b, -0x3f3504f3), 23)
+	m := e.Bits(e.Sub(b, e.Shl(ei, 23)), build.F32)
+	ex := e.FSub(e.ToFloat(ei), e.Select(small, build.Float(23), build.Float(0)))
+	z := e.FSub(m, build.Float(1))
+	p := e.poly(z, 7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+		-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
+	z2 := e.FMul(z, z)
+	y := e.FMul(e.FMul(p, z), z2)
+	y = e.FMA(ex, build.Float(-2.12194440e-4), y)
+	y = e.FMA(z2, build.Float(-0.5), y)
+	r := e.FMA(ex, build.Float(0.693359375), e.FAdd(z, y))
+	r = e.Select(e.FCompare(enum.FPredOEQ, x, build.Float(math.Inf(1))), x, r)
+	bad := e.Select(e.FCompare(enum.FPredOEQ, x, build.Float(0)), build.Float(math.Inf(-1)), build.Float(math.NaN()))
+	return e.Select(e.FCompare(enum.FPredOGT, x, build.Float(0)), r, bad)
+}
+
+// tanh is the hyperbolic tangent, within 3 ulp: as vmath.Tanh.
+func (e *emitter) tanh(x Value) Value {
+	ax := e.FAbs(x)
+	z := e.FMul(x, x)
+	p := e.poly(z, -5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+	small := e.FMA(e.FMul(p, z), x, x)
+	big := e.FSub(build.Float(1), e.FDiv(build.Float(2), e.FAdd(e.exp(e.FAdd(ax, ax)), build.Float(1))))
+	sign := e.AndI(e.Bits(x, build.I32), -1<<31)
+	big = e.Bits(e.Or(e.Bits(big, build.I32), sign), build.F32)
+	return e.Select(e.FCompare(enum.FPredOLT, ax, build.Float(0.625)), small, big)
+}
+
+func (e *emitter) poly(x Value, cs ...float64) Value {
+	var p Value = build.Float(cs[0])
+	for _, c := range cs[1:] {
+		p = e.FMA(p, x, build.Float(c))
+	}
+	return p
+}
+
+// random is word 0 of Philox4x32-10 with counter (at, stream, 0, 0) and key
+// (seed, step), as kern.Uniform defines it.
+func (e *emitter) random(seed, step Value, stream uint32, at Value) Value {
+	c := [4]Value{at, build.Word(stream), build.Int(0), build.Int(0)}
+	k0, k1 := seed, step
+	m0, m1 := build.Word(0xd2511f53), build.Word(0xcd9e8d57)
+	for round := range 10 {
+		if round > 0 {
+			k0, k1 = e.Add(k0, build.Word(0x9e3779b9)), e.Add(k1, build.Word(0xbb67ae85))
+		}
+		hi0, lo0 := e.MulHi(c[0], m0), e.Mul(c[0], m0)
+		hi1, lo1 := e.MulHi(c[2], m1), e.Mul(c[2], m1)
+		c = [4]Value{e.Xor(e.Xor(hi1, c[1]), k0), lo1, e.Xor(e.Xor(hi0, c[3]), k1), lo0}
+	}
+	b := e.FAdd(e.ToFloat(e.Shr(c[0], 9)), build.Float(0.5))
+	return e.FMul(b, build.Float(0x1p-23))
+}
+
+func (e *emitter) at32(a, b Value) Value { return e.Mul(a, b) }

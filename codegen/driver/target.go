@@ -1,0 +1,105 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/gouache-ml/gouache/codegen/cpu"
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
+	"github.com/gouache-ml/gouache/codegen/cuda"
+	"github.com/gouache-ml/gouache/codegen/glue"
+	"github.com/gouache-ml/gouache/codegen/kernel"
+	"github.com/gouache-ml/gouache/ir/kern"
+)
+
+// generator is a code generator with the targets it compiles for.
+type generator struct {
+	backend kernel.Backend
+	tool    string // what the time of compile is spent in
+	compile func(ctx context.Context, kernels []*kern.Kernel) ([]glue.Object, error)
+}
+
+// generatorFor finds the generator for targets by name, all processors if there are none. What it
+// returns looks for the tools, which comes after all that may be wrong with the arguments.
+func generatorFor(names []string) (func() (*generator, error), error) {
+	var processors []*build.Target
+	var gpus []*cuda.Target
+	for _, n := range names {
+		if t, err := cuda.TargetByName(n); err == nil {
+			gpus = append(gpus, t)
+			continue
+		}
+		t, err := build.TargetByName(n)
+		if err != nil {
+			var known []string
+			for _, t := range cuda.Targets() {
+				known = append(known, t.Name)
+			}
+			return nil, fmt.Errorf("%w, and of GPUs %s", err, strings.Join(known, ", "))
+		}
+		processors = append(processors, t)
+	}
+	switch {
+	case len(processors) > 0 && len(gpus) > 0:
+		return nil, fmt.Errorf("targets %s and %s are of a processor and of a GPU; compile them into folders of their own", processors[0].Name, gpus[0].Name)
+	case len(gpus) > 0:
+		return func() (*generator, error) { return forGPUs(gpus), nil }, nil
+	case len(processors) == 0:
+		processors = build.Targets()
+	}
+	return func() (*generator, error) { return forProcessors(processors) }, nil
+}
+
+func forProcessors(targets []*build.Target) (*generator, error) {
+	tools, err := toolchain.Find()
+	if err != nil {
+		return nil, err
+	}
+	compile := func(ctx context.Context, kernels []*kern.Kernel) ([]glue.Object, error) {
+		code, err := cpu.Compile(ctx, tools, kernels, targets)
+		if err != nil {
+			return nil, err
+		}
+		var out []glue.Object
+		for _, t := range targets {
+			out = append(out, glue.Object{Target: t.Name, Code: code[t.Name], Scratch: cpu.ScratchBytes(kernels, []*build.Target{t})})
+		}
+		return out, nil
+	}
+	return &generator{cpu.Backend{}, "LLVM " + tools.Version, compile}, nil
+}
+
+// forGPUs needs no tools: the driver assembles the code where it runs.
+func forGPUs(targets []*cuda.Target) *generator {
+	compile := func(_ context.Context, kernels []*kern.Kernel) ([]glue.Object, error) {
+		code, err := cuda.Compile(kernels, targets)
+		if err != nil {
+			return nil, err
+		}
+		var out []glue.Object
+		for _, t := range targets {
+			o := glue.Object{Target: t.Name, Device: "cuda", Entries: map[string][]glue.Entry{}}
+			for _, text := range code.PTX[t.Name] {
+				o.Code = append(append(o.Code, text...), 0)
+			}
+			for name, es := range code.Entries[t.Name] {
+				for _, e := range es {
+					o.Entries[name] = append(o.Entries[name], entry(e))
+				}
+			}
+			out = append(out, o)
+		}
+		return out, nil
+	}
+	return &generator{cuda.Backend{}, "PTX", compile}
+}
+
+func entry(e cuda.Entry) glue.Entry {
+	out := glue.Entry{Name: e.Name, Grid: e.Grid, Block: e.Block, Shared: e.Shared, Cluster: e.Cluster, Args: e.Args}
+	for _, m := range e.Maps {
+		out.Maps = append(out.Maps, glue.TensorMap(m))
+	}
+	return out
+}

@@ -1,0 +1,225 @@
+package compiled
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/gouache-ml/gouache/codegen/cuda"
+	"github.com/gouache-ml/gouache/codegen/cuda/simt"
+	"github.com/gouache-ml/gouache/ir/plan"
+	"github.com/gouache-ml/gouache/runtime/exec"
+
+	_ "github.com/gouache-ml/gouache/runtime/device/cuda" // for GOUACHE_TEST_DEVICE=cuda
+)
+
+// Device is what the tests of this package and of tests/parity run kernels on,
+// by the variable GOUACHE_TEST_DEVICE: "" is this processor, "emu" a GPU that is
+// emulated, with all checks of package simt, "cuda" a real one.
+func Device() string { return os.Getenv("GOUACHE_TEST_DEVICE") }
+
+func init() {
+	exec.RegisterDevice("emu", func() (exec.Device, error) { return newEmulator(), nil })
+}
+
+// threadCounts are the numbers of threads to try; on a GPU they change nothing.
+func threadCounts() []int {
+	if Device() != "" {
+		return []int{1}
+	}
+	return []int{1, 2, 3}
+}
+
+// gpuTargets are the targets to test on a GPU.
+func gpuTargets() []*cuda.Target {
+	if Device() == "emu" {
+		return cuda.Targets()
+	}
+	return cuda.Targets()[:1]
+}
+
+// compileForGPU makes an object of the system's kernels for every target.
+func compileForGPU(sys *plan.System, s *exec.Spec) error {
+	code, err := cuda.Compile(sys.Kernels, gpuTargets())
+	if err != nil {
+		return err
+	}
+	for _, t := range gpuTargets() {
+		o := exec.Object{Target: t.Name, Device: Device()}
+		for _, text := range code.PTX[t.Name] {
+			o.Code = append(append(o.Code, text...), 0)
+		}
+		for _, k := range sys.Kernels {
+			var es []exec.Entry
+			for _, e := range code.Entries[t.Name][k.Name] {
+				x := exec.Entry{Name: e.Name, Grid: e.Grid, Block: e.Block, Shared: e.Shared, Cluster: e.Cluster, Args: e.Args}
+				for _, m := range e.Maps {
+					x.Maps = append(x.Maps, exec.TensorMap{Arg: m.Arg, Offset: m.Offset, DType: exec.DType(m.DType.String()), Dims: m.Dims,
+						Strides: m.Strides, Box: m.Box, Swizzle: m.Swizzle})
+				}
+				es = append(es, x)
+			}
+			o.Entries = append(o.Entries, es)
+		}
+		s.Objects = append(s.Objects, o)
+	}
+	return nil
+}
+
+// emulator is an exec.Device that runs PTX on package simt.
+type emulator struct {
+	mach    *simt.Machine
+	buffers []*simt.Buffer
+	failed  error
+}
+
+func newEmulator() *emulator {
+	return &emulator{mach: simt.NewMachine(simt.Options{Seed: 1, Check: true})}
+}
+
+// emulated is a loaded object: entries by name.
+type emulated struct {
+	dev     *emulator
+	modules map[string]*simt.Module
+}
+
+// emulatedCall is an entry with its parameters.
+type emulatedCall struct {
+	module *simt.Module
+	launch simt.Launch
+}
+
+func (*emulator) Name() string { return "emulated GPU" }
+
+func (*emulator) Best(targets []string) (string, error) { return targets[0], nil }
+
+func (*emulator) Memory() int64 { return 1 << 40 }
+
+func (d *emulator) Load(texts []string) (exec.Code, error) {
+	c := &emulated{d, map[string]*simt.Module{}}
+	for _, text := range texts {
+		m, err := simt.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range m.Entries() {
+			c.modules[name] = m
+		}
+	}
+	return c, nil
+}
+
+func (d *emulator) Alloc(n int64, zeroed bool) (uint64, error) {
+	b := d.mach.Alloc(fmt.Sprintf("arena %d", len(d.buffers)), int(n))
+	if zeroed {
+		b.Init()
+	}
+	d.buffers = append(d.buffers, b)
+	return b.Addr(), nil
+}
+
+func (d *emulator) Free(uint64) error { return nil }
+
+func (*emulator) Pin(n int64) ([]byte, error) { return make([]byte, n), nil }
+
+func (*emulator) Unpin([]byte) error { return nil }
+
+// find is the memory of n bytes at an address.
+func (d *emulator) find(addr uint64, n int) ([]byte, *simt.Buffer, error) {
+	for _, b := range d.buffers {
+		if off := addr - b.Addr(); addr >= b.Addr() && off+uint64(n) <= uint64(len(b.Bytes())) {
+			return b.Bytes()[off : off+uint64(n)], b, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("emulator: %d bytes at %#x are not allocated", n, addr)
+}
+
+func (d *emulator) Upload(to uint64, from []byte) error {
+	mem, b, err := d.find(to, len(from))
+	if err == nil {
+		copy(mem, from)
+		b.InitRange(int(to-b.Addr()), len(from))
+	}
+	return err
+}
+
+func (d *emulator) Download(to []byte, from uint64) error {
+	mem, _, err := d.find(from, len(to))
+	copy(to, mem)
+	return err
+}
+
+func (c *emulated) Prepare(e *exec.Entry, buffers []uint64) (exec.Call, error) {
+	m := c.modules[e.Name]
+	if m == nil {
+		return nil, fmt.Errorf("emulator: no entry %s", e.Name)
+	}
+	l := simt.Launch{Entry: e.Name, Grid: e.Grid, Block: [3]int{e.Block, 1, 1}, Shared: e.Shared, Cluster: [3]int{max(1, e.Cluster), 1, 1}}
+	for _, m := range e.Maps {
+		d, err := simt.TypeOf(string(m.DType))
+		if err != nil {
+			return nil, err
+		}
+		t := simt.TensorMap{Addr: buffers[m.Arg] + uint64(m.Offset), DType: d, Swizzle: m.Swizzle}
+		for i, d := range m.Dims {
+			t.Dims, t.Box = append(t.Dims, uint64(d)), append(t.Box, uint32(m.Box[i]))
+		}
+		for _, s := range m.Strides {
+			t.Strides = append(t.Strides, uint64(s))
+		}
+		code, err := simt.EncodeTensorMap(t)
+		if err != nil {
+			return nil, err
+		}
+		l.Params = append(l.Params, code)
+	}
+	for _, a := range e.Args {
+		l.Params = append(l.Params, buffers[a])
+	}
+	return emulatedCall{m, l}, nil
+}
+
+func (*emulated) Close() error { return nil }
+
+func (d *emulator) Run(calls []exec.Call) error {
+	for _, c := range calls {
+		if d.failed == nil {
+			x := c.(emulatedCall)
+			d.failed = d.mach.Launch(x.module, x.launch)
+		}
+	}
+	return d.failed
+}
+
+type recorded struct {
+	dev   *emulator
+	calls []exec.Call
+}
+
+func (d *emulator) Record(calls []exec.Call) (exec.Recording, error) {
+	return recorded{d, slices.Clone(calls)}, nil
+}
+
+func (r recorded) Replay() error { return r.dev.Run(r.calls) }
+
+func (recorded) Close() error { return nil }
+
+func (d *emulator) Time(calls []exec.Call, ends []time.Duration) error {
+	start := time.Now()
+	for i := range calls {
+		if err := d.Run(calls[i : i+1]); err != nil {
+			return err
+		}
+		ends[i] = time.Since(start)
+	}
+	return nil
+}
+
+func (d *emulator) Wait() error {
+	err := d.failed
+	d.failed = nil
+	return err
+}
+
+func (*emulator) Close() error { return nil }
