@@ -568,6 +568,10 @@ func (e *emitter) eval(n *kern.Node, p int) (Value, error) {
 		if len(n.Args) == 2 {
 			return e.widen(d, e.narrowRandomly(d, arg(0), arg(1))), nil
 		}
+		if d == ir.BF16 && e.pairs {
+			// The upper of a pair is the upper half of an f32; the lower is 0.
+			return e.Bits(e.Pack("bf16", build.Float(0), arg(0)), build.F32), nil
+		}
 		return e.widen(d, e.narrow(d, arg(0))), nil
 	case kern.Neg:
 		if float {

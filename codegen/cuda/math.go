@@ -44,13 +44,18 @@ func (e *emitter) log(x Value) Value {
 	return e.Select(e.FCompare(enum.FPredOGT, x, build.Float(0)), r, bad)
 }
 
-// tanh is the hyperbolic tangent, within 3 ulp: as vmath.Tanh.
+// tanh is the hyperbolic tangent, within 4 ulp: as vmath.Tanh, but that the
+// exponential and the reciprocal are approximate instructions, whose errors count
+// less the nearer to 1 the result is. GELU follows the largest products of a
+// transformer, where each instruction for an element costs 256 clocks of a tile
+// that takes 30,000.
 func (e *emitter) tanh(x Value) Value {
 	ax := e.FAbs(x)
 	z := e.FMul(x, x)
 	p := e.poly(z, -5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 	small := e.FMA(e.FMul(p, z), x, x)
-	big := e.FSub(build.Float(1), e.FDiv(build.Float(2), e.FAdd(e.exp(e.FAdd(ax, ax)), build.Float(1))))
+	y := e.Call("llvm.nvvm.ex2.approx.ftz.f", build.F32, e.FMul(ax, build.Float(2*math.Log2E)))
+	big := e.FMA(e.Rcp(e.FAdd(y, build.Float(1))), build.Float(-2), build.Float(1))
 	sign := e.AndI(e.Bits(x, build.I32), -1<<31)
 	big = e.Bits(e.Or(e.Bits(big, build.I32), sign), build.F32)
 	return e.Select(e.FCompare(enum.FPredOLT, ax, build.Float(0.625)), small, big)

@@ -15,7 +15,30 @@ import (
 // for each of its warpgroups, and N columns. Blocks of a Cluster have tiles one
 // below the other and load the columns' operand once for all of them. Or each
 // tile belongs to a cluster of so many Parts, which cut the sums. One is none.
-type Shape struct{ M, N, Cluster, Parts int }
+//
+// Where two warpgroups Alternate, each has every other tile for itself: while one
+// finishes its tile, the other multiplies.
+type Shape struct {
+	M, N, Cluster, Parts int
+	Alternate            bool
+	Blocks               int // at most so many; 0: as many as multiprocessors
+}
+
+// consumers is how many warpgroups of a block multiply.
+func (s Shape) consumers() int {
+	if s.Alternate {
+		return 2
+	}
+	return s.M / 64
+}
+
+// rows is how many of a tile a warpgroup has.
+func (s Shape) rows() int {
+	if s.Alternate {
+		return s.M
+	}
+	return 64
+}
 
 const (
 	wgmmaDepth = 64  // terms of a stage: with 16 bits each, the 128 bytes of a swizzle
@@ -165,7 +188,7 @@ func (w *wgmma) sums() int {
 	if w.shape.Parts > 1 {
 		return w.results().bytes()
 	}
-	return w.shape.M / 16 * stagingBytes
+	return w.shape.consumers() * 4 * stagingBytes
 }
 
 // results is a tile of parts of sums.
@@ -180,46 +203,81 @@ func (w *wgmma) stage() int { return w.left.bytes(w.shape.M) + w.right.bytes(w.s
 func shapes() []Shape {
 	var out []Shape
 	for n := 256; n >= 32; n -= 16 {
-		out = append(out, Shape{128, n, 1, 1}, Shape{64, n, 1, 1})
+		out = append(out, Shape{M: 128, N: n, Cluster: 1, Parts: 1}, Shape{M: 64, N: n, Cluster: 1, Parts: 1})
 		if n >= 128 {
-			out = append(out, Shape{128, n, 2, 1})
+			out = append(out, Shape{M: 128, N: n, Cluster: 2, Parts: 1})
+		}
+		if n <= 128 && n >= 96 {
+			out = append(out, Shape{M: 128, N: n, Cluster: 1, Parts: 1, Alternate: true}, Shape{M: 128, N: n, Cluster: 2, Parts: 1, Alternate: true})
 		}
 	}
 	for _, n := range []int{128, 64, 32} {
 		for parts := 2; parts <= min(8, n/8); parts *= 2 {
-			out = append(out, Shape{64, n, 1, parts})
+			out = append(out, Shape{M: 64, N: n, Cluster: 1, Parts: parts})
 		}
 	}
 	return out
 }
 
-// cost is the clocks that w takes with shape s.
+// cost is an estimate of the clocks that w takes with shape s.
 func (w *wgmma) cost(s Shape) float64 {
 	p := w.p
-	blocks := ceil(points(p.m), s.M*s.Cluster) * s.Cluster * ceil(points(p.n), s.N) * points(p.batch)
-	steps := ceil(points(p.k), wgmmaDepth)
-	if s.Parts > 1 && blocks*s.Parts > multiprocessors {
+	tiles := ceil(points(p.m), s.M*s.Cluster) * ceil(points(p.n), s.N) * points(p.batch)
+	steps := float64(ceil(ceil(points(p.k), wgmmaDepth), s.Parts))
+	if s.Parts > 1 && tiles*s.Parts > multiprocessors {
 		return math.Inf(1)
 	}
-	waves := float64(ceil(blocks, multiprocessors))
+	each := float64(ceil(tiles, multiprocessors/(s.Cluster*s.Parts))) // tiles of a block
 	// 2048 products a clock; operands from shared memory at 128 bytes, of device
-	// memory's cache at 40.
+	// memory's cache at 40. What comes from the cache costs power, which is clocks:
+	// between equals the larger tile is better.
 	m, n := float64(s.M), float64(s.N)
 	multiply := m * n * wgmmaDepth / 2048
-	shared := (m + m/64*n) * line / 128
+	shared := (m + float64(s.M/64)*n) * line / 128
 	cache := (m + n/float64(s.Cluster)) * line / 40
-	step := max(multiply, shared, cache)
-	cost := 1500 + waves*(float64(ceil(steps, s.Parts))*step+300+0.08*m*n)
+	step := max(multiply, shared, cache) + 0.1*cache
+	// An instruction of the ending for every element takes a clock for 128 of them
+	// on 4 schedulers, which a warp or two each keep busy a half of the time. Of
+	// that, the stages that one warpgroup is ahead of the other hide 2000 clocks.
+	ending := m * n / 128 * float64(8+w.work()) / 0.6
+	if s.Alternate {
+		// the others' products hide it
+		return 1500 + each*max(steps*step+300, ending*2/3) + ending
+	}
+	cost := 1500 + each*(steps*step+300+max(0, ending-2000))
 	if s.Parts > 1 {
 		cost += 2000 // two meetings of the cluster, and loads from its blocks
 	}
 	return cost
 }
 
+// work is about the number of instructions for an element after the product.
+func (w *wgmma) work() int {
+	n := 0
+	for _, x := range w.p.kernel.Body {
+		switch x.Prim {
+		case kern.Contract, kern.Const, kern.Pos:
+		case kern.Exp, kern.Log:
+			n += 14
+		case kern.Tanh:
+			n += 17
+		case kern.Random:
+			n += 80
+		case kern.Div, kern.Sqrt:
+			n += 10
+		case kern.Loop:
+			n += 1000
+		default:
+			n++
+		}
+	}
+	return n
+}
+
 // emit writes the kernel.
 func (w *wgmma) emit(m *build.Module) ([]Entry, error) {
 	p, k, s := w.p, w.p.kernel, w.shape
-	consumers := s.M / 64
+	consumers := s.consumers()
 	threads := 128 * (1 + consumers)
 	together := s.Cluster * s.Parts // blocks
 	f := m.Kernel(k.Name, build.Limits{Threads: threads, Blocks: 1, Cluster: together}, 2, len(k.Bufs))
@@ -238,7 +296,11 @@ func (w *wgmma) emit(m *build.Module) ([]Entry, error) {
 	}
 	tilesM, tilesN := ceil(points(p.m), s.M*s.Cluster), ceil(points(p.n), s.N)
 	tiles := tilesM * tilesN * points(p.batch)
-	workers := min(tiles, multiprocessors/together)
+	workers := multiprocessors / together
+	if s.Blocks > 0 {
+		workers = max(1, s.Blocks/together)
+	}
+	workers = min(workers, tiles)
 	if s.Parts > 1 {
 		workers = tiles // one for each cluster
 	}
@@ -264,10 +326,14 @@ func (w *wgmma) emit(m *build.Module) ([]Entry, error) {
 	case s.Parts > 1:
 		part = e.Call("gpu.cluster.rank", build.I32)
 	}
+	sharers := consumers // of a stage
+	if s.Alternate {
+		sharers = 1
+	}
 	e.If(e.Eq(tid, build.Int(0)), func() {
 		for i := range w.stages {
 			e.Call("gpu.mbarrier.init", build.Void, full(build.Int(i)), build.Int(1))
-			e.Call("gpu.mbarrier.init", build.Void, empty(build.Int(i)), build.Int(consumers*s.Cluster))
+			e.Call("gpu.mbarrier.init", build.Void, empty(build.Int(i)), build.Int(sharers*s.Cluster))
 		}
 		e.Call("gpu.mbarrier.fence", build.Void)
 		e.Call("gpu.tma.prefetch", build.Void, e.Map(0))
@@ -278,10 +344,12 @@ func (w *wgmma) emit(m *build.Module) ([]Entry, error) {
 	first := e.Div(e.BlockX(), together)
 	steps := ceil(ceil(points(p.k), wgmmaDepth), s.Parts)
 	start := e.MulI(part, steps*wgmmaDepth)
-	next := func(slot, phase Value) (Value, Value) {
-		n := e.AddI(slot, 1)
-		wrap := e.Eq(n, build.Int(w.stages))
-		return e.Select(wrap, build.Int(0), n), e.Xor(phase, e.Select(wrap, build.Int(1), build.Int(0)))
+	// after is the stage so many later, and the parity of its phase.
+	after := func(slot, phase Value, many int) (Value, Value) {
+		n := e.AddI(slot, many%w.stages)
+		wrap := e.Le(build.Int(w.stages), n)
+		around := many / w.stages % 2
+		return e.Select(wrap, e.AddI(n, -w.stages), n), e.Xor(phase, e.Select(wrap, build.Int(1-around), build.Int(around)))
 	}
 	var err error
 	registers := consumers == 2 && s.Parts == 1
@@ -305,7 +373,7 @@ func (w *wgmma) emit(m *build.Module) ([]Entry, error) {
 						half = rank
 					}
 					w.load(e, 1, e.AddI(at, leftBytes), n0, k0, s.N, bar, half)
-					slot, phase = next(slot, phase)
+					slot, phase = after(slot, phase, 1)
 					return []Value{slot, phase}
 				})
 			})
@@ -330,40 +398,76 @@ func (w *wgmma) emit(m *build.Module) ([]Entry, error) {
 				}
 			})
 		}
-		carried := []Value{build.Int(0), build.Int(0)}
+		each := workers
+		mine, rowsAt := first, me
+		var slot, phase Value = build.Int(0), build.Int(0)
+		if s.Alternate {
+			// The second warpgroup begins with the second tile, and each leaves out
+			// the stages of the other's.
+			each, rowsAt = 2*workers, build.Int(0)
+			mine = e.Add(first, e.MulI(me, workers))
+			skipped, odd := after(slot, phase, steps)
+			second := e.Eq(me, build.Int(1))
+			slot, phase = e.Select(second, skipped, slot), e.Select(second, odd, phase)
+		}
+		// They multiply in turns: the parity of a stage's phase tells the next from
+		// the one before, not from the one after that.
+		turn := func(op string, whose Value) {
+			e.Call("gpu.bar."+op, build.Void, e.AddI(whose, 1), build.Int(256))
+		}
+		other := e.Sub(build.Int(1), me)
+		if s.Alternate {
+			e.If(e.Eq(me, build.Int(1)), func() { turn("arrive", other) })
+		}
+		carried := []Value{slot, phase}
 		regs := s.N / 2
-		for range regs {
+		for range s.rows() / 64 * regs {
 			carried = append(carried, build.Float(0))
 		}
-		e.For(first, build.Int(tiles), build.Int(workers), carried, func(t Value, c []Value) []Value {
+		w4 := e.AndI(e.Shr(tid, 5), 3) // the warp's number in its group
+		e.For(mine, build.Int(tiles), build.Int(each), carried, func(t Value, c []Value) []Value {
 			m0, n0, b := w.tile(e, t, rank, tilesM, tilesN)
 			e.unflatten(p.batch, b)
-			place := e.Add(e.MulI(me, 4), e.AndI(e.Shr(tid, 5), 3))
-			row0 := e.Add(m0, e.MulI(place, 16))
+			row0 := e.Add(m0, e.Add(e.MulI(rowsAt, 64), e.MulI(w4, 16)))
 			if s.Parts == 1 {
-				w.ahead(e, row0, n0, e.AndI(tid, 31))
+				for i := 0; i < s.rows(); i += 64 {
+					w.ahead(e, e.AddI(row0, i), n0, e.AndI(tid, 31))
+				}
+			}
+			if s.Alternate {
+				turn("sync", me)
 			}
 			c = e.For(build.Int(0), build.Int(steps), build.Int(1), append([]Value{build.Int(0)}, c...), func(i Value, c []Value) []Value {
 				before, slot, phase, acc := c[0], c[1], c[2], c[3:]
 				e.Call("gpu.mbarrier.wait", build.Void, full(slot), phase)
 				at := e.Add(base, e.MulI(slot, stage))
-				acc = w.multiply(e, e.Add(at, e.MulI(me, w.left.bytes(64))), e.AddI(at, leftBytes), i, acc)
+				acc = w.multiply(e, e.Add(at, e.MulI(rowsAt, w.left.bytes(64))), e.AddI(at, leftBytes), i, acc)
 				acc = w.wait(e, 1, acc)
 				release(before, e.Lt(build.Int(0), i))
-				n, ph := next(slot, phase)
+				n, ph := after(slot, phase, 1)
 				return append([]Value{slot, n, ph}, acc...)
 			})
+			if s.Alternate {
+				e.If(e.Lt(e.AddI(t, workers), build.Int(tiles)), func() { turn("arrive", other) })
+			}
 			acc := w.wait(e, 0, c[3:])
 			release(c[0], nil)
+			place := e.Add(e.MulI(me, 4), w4)
 			if s.Parts > 1 {
 				w.keep(e, staging, e.MulI(place, 16), e.AndI(tid, 31), acc)
 				return append([]Value{c[1], c[2]}, acc...)
 			}
-			er := w.finish(e, e.AddI(e.MulI(place, stagingBytes), staging), row0, n0, e.AndI(tid, 31), acc)
-			if er != nil {
-				err = er
+			for i := range s.rows() / 64 {
+				er := w.finish(e, e.AddI(e.MulI(place, stagingBytes), staging), e.AddI(row0, 64*i), n0, e.AndI(tid, 31), acc[i*regs:(i+1)*regs])
+				if er != nil {
+					err = er
+				}
 			}
-			return append([]Value{c[1], c[2]}, acc...)
+			slot, phase := c[1], c[2]
+			if s.Alternate {
+				slot, phase = after(slot, phase, steps)
+			}
+			return append([]Value{slot, phase}, acc...)
 		})
 		return nil
 	})
@@ -476,13 +580,19 @@ func (w *wgmma) multiply(e *emitter, left, right, step Value, acc []Value) []Val
 	b, stepB, transB := describe(w.right, right)
 	name := fmt.Sprintf("gpu.wgmma.m64n%dk16.%s.ss.t%d%d", w.shape.N, w.kind, transA, transB)
 	e.Call("gpu.wgmma.fence", build.Void)
+	regs := w.shape.N / 2
+	acc = append([]Value(nil), acc...)
 	for q := range wgmmaDepth / 16 {
 		var keep Value = build.Int(1)
 		if q == 0 {
 			keep = step
 		}
-		args := append(append([]Value(nil), acc...), e.AddI(a, q*stepA), e.AddI(b, q*stepB), keep)
-		acc = e.parts(e.Call(name, build.Struct(len(acc), build.F32), args...), len(acc))
+		for i := 0; i*regs < len(acc); i++ {
+			part := acc[i*regs : (i+1)*regs]
+			rows := i * w.left.bytes(64) >> 4
+			args := append(append([]Value(nil), part...), e.AddI(a, rows+q*stepA), e.AddI(b, q*stepB), keep)
+			copy(part, e.parts(e.Call(name, build.Struct(regs, build.F32), args...), regs))
+		}
 	}
 	e.Call("gpu.wgmma.commit", build.Void)
 	return acc

@@ -113,6 +113,7 @@ func (d *emulator) Load(texts []string) (exec.Code, error) {
 func (d *emulator) Alloc(n int64, zeroed bool) (uint64, error) {
 	b := d.mach.Alloc(fmt.Sprintf("arena %d", len(d.buffers)), int(n))
 	if zeroed {
+		clear(b.Bytes())
 		b.Init()
 	}
 	d.buffers = append(d.buffers, b)

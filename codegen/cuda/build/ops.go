@@ -192,6 +192,9 @@ func (f *Func) Compare(p enum.IPred, a, b Value) Value { return f.at().NewICmp(p
 // Lt is a < b, signed.
 func (f *Func) Lt(a, b Value) Value { return f.at().NewICmp(enum.IPredSLT, a, b) }
 
+// Le is a <= b, signed.
+func (f *Func) Le(a, b Value) Value { return f.at().NewICmp(enum.IPredSLE, a, b) }
+
 // Below is a < b, unsigned.
 func (f *Func) Below(a, b Value) Value { return f.at().NewICmp(enum.IPredULT, a, b) }
 

@@ -284,10 +284,7 @@ type release struct {
 
 // moment is what the warp knows of its own cluster now.
 func (w *warp) moment() *others {
-	w.m.now++
-	return &others{map[uint32]*moment{w.cluster: {
-		append([]uint32(nil), w.vc...), append([]uint32(nil), w.fenced...), w.m.now,
-	}}}
+	return &others{map[uint32]*moment{w.cluster: {append([]uint32(nil), w.vc...), append([]uint32(nil), w.fenced...)}}}
 }
 
 // export is what a release of the warp passes on.

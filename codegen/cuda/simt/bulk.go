@@ -350,10 +350,9 @@ func (w *warp) bulkInto(p *cta, b *mbar, regions []region, lane int) {
 // bulkOf gives the bulk groups of a thread.
 func (w *warp) bulkOf(lane int) *bulkGroups {
 	if w.units == nil {
-		w.units = &bulkUnits{
-			reader: w.cta.cluster.agent("the bulk stores of warp %d of block %v", w.id, w.cta.at),
-			writer: w.cta.cluster.agent("the bulk stores of warp %d of block %v", w.id, w.cta.at),
-		}
+		at := w.cta.at
+		name := fmt.Sprintf("the bulk stores of warp %d of block %d,%d,%d", w.id, at[0], at[1], at[2])
+		w.units = &bulkUnits{reader: w.cta.cluster.agent("%s", name), writer: w.cta.cluster.agent("%s", name)}
 	}
 	for i := range w.bulk {
 		if w.bulk[i].lane == lane {
@@ -500,7 +499,7 @@ func (w *warp) bulkOut(regions []region, op string, elem typ, lane int) {
 					buf.shadow.writeAs(w, lane, at+i, k, w.units.writer, clock, 0)
 				}
 			}
-			buf.shadow.setBytes(at, r.n)
+			buf.shadow.setWritten(at, r.n)
 			copy(buf.data[at:], data)
 			continue
 		}
@@ -525,12 +524,6 @@ func (s *shadow) readBytes(w *warp, lane, off, n int, agent, clock uint32) {
 	}
 }
 
-func (s *shadow) setBytes(off, n int) {
-	for i := range n {
-		s.setWritten(off+i, 1)
-	}
-}
-
 // readAs notes a read through the async proxy on behalf of w, by an agent at its
 // clock: it comes after what w knows of.
 func (s *shadow) readAs(w *warp, lane, off, n int, agent, clock uint32) {
@@ -542,10 +535,10 @@ func (s *shadow) readAs(w *warp, lane, off, n int, agent, clock uint32) {
 	for end := i + max(1, n>>p.shift); i < end; i++ {
 		k := &p.cells[i]
 		if k.flags&(cellInFlight|cellAtomic|cellBarrier) != 0 {
-			s.readSpecial(w, k, lane, s.cellOffset(off, p, i))
+			s.readSpecial(w, k, p, lane, s.cellOffset(off, p, i))
 		}
 		if k.wAgent != 0 {
-			s.proxied(w, k, lane, off, p, i, "read")
+			s.proxied(w, k, lane, off, p, i, "read here by the async proxy")
 		}
 		switch a := k.rAgent; {
 		case a == agent:
@@ -553,16 +546,16 @@ func (s *shadow) readAs(w *warp, lane, off, n int, agent, clock uint32) {
 		case a == 0 || a != readerSet && w.knows(a, k.rClock):
 			k.rAgent, k.rClock, k.rLane = agent, clock, manyLanes
 		default:
-			s.add(k, agent, clock, manyLanes, plainRead)
+			s.add(k, p, agent, clock, manyLanes, plainRead)
 		}
 	}
 }
 
 // proxied checks that the last write of a cell is visible to the async proxy.
-func (s *shadow) proxied(w *warp, k *cell, lane, off int, p *page, i int, what string) {
-	s.afterWrite(w, k, lane, off, p, i, what+" here by the async proxy")
+func (s *shadow) proxied(w *warp, k *cell, lane, off int, p *page, i int, here string) {
+	s.afterWrite(w, k, lane, off, p, i, here)
 	if k.flags&cellGeneric != 0 && !w.proxied(k.wAgent, k.wClock) {
-		s.fault(MissingFence, lane, s.cellOffset(off, p, i), "written by %s, %s here by the async proxy without fence.proxy.async between", s.who(k.wAgent, k.wLane), what)
+		s.fault(MissingFence, lane, s.cellOffset(off, p, i), "written by %s, %s without fence.proxy.async between", s.who(k.wAgent, k.wLane), here)
 	}
 }
 
@@ -576,10 +569,10 @@ func (s *shadow) writeAs(w *warp, lane, off, n int, agent, clock uint32, flags u
 			s.writeSpecial(k, lane, s.cellOffset(off, p, i))
 		}
 		if k.wAgent != 0 {
-			s.proxied(w, k, lane, off, p, i, "written")
+			s.proxied(w, k, lane, off, p, i, "written here by the async proxy")
 		}
 		if k.rAgent != 0 {
-			s.ordered(w, k, lane, s.cellOffset(off, p, i), anyWrite, "written here by the async proxy")
+			s.ordered(w, k, p, lane, s.cellOffset(off, p, i), anyWrite, "written here by the async proxy")
 			if k.rAgent == readerSet {
 				s.dropSet(k.rClock)
 			}

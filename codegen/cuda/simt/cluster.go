@@ -53,7 +53,7 @@ func clusterBar(c *compiler, s *stmt, in *inst) error {
 			}
 			if !ready() {
 				w.stop, w.wait = true, ready
-				w.waiting = fmt.Sprintf("barrier.cluster (%d warps have arrived)", b.got)
+				w.waiting = func() string { return fmt.Sprintf("barrier.cluster (%d warps have arrived)", b.got) }
 			}
 		}
 	default:

@@ -17,8 +17,16 @@ type compiler struct {
 	labels   map[*scope]map[string]int
 	jumps    []jump
 	placed   bool // the start of the extern array is in use
+	writes   map[ref]bool
+	reads    map[ref]readAt // the first of each
 	// used collects the registers that the instruction at hand touches.
 	used []use
+}
+
+// readAt is where a register is read.
+type readAt struct {
+	tok  token
+	text string
 }
 
 // scope is what a pair of braces declares.
@@ -50,7 +58,7 @@ const sharedBase = 1024
 
 func newCompiler(p *parser, e *entry) *compiler {
 	c := &compiler{parser: p, e: e, specials: map[int]*register{}, literals: map[litKey]int32{}, globals: map[symKey]int32{},
-		statics: map[string]int{}, labels: map[*scope]map[string]int{}}
+		statics: map[string]int{}, labels: map[*scope]map[string]int{}, writes: map[ref]bool{}, reads: map[ref]readAt{}}
 	for _, a := range p.dynAlign {
 		e.shAlign = max(e.shAlign, a)
 	}
@@ -177,9 +185,33 @@ func (c *compiler) body(open token) error {
 		}
 		c.e.code[j.at].target = int32(at)
 	}
+	if err := c.unset(); err != nil {
+		return err
+	}
 	c.e.dynamic = c.dynamic()
 	reconverge(c.e.code)
 	markWgmma(c.e)
+	return nil
+}
+
+// unset reports the first read of a register that nothing writes.
+func (c *compiler) unset() error {
+	for r := range c.writes {
+		c.e.written = append(c.e.written, r)
+	}
+	constant := map[ref]bool{}
+	for _, k := range c.e.consts {
+		constant[k.ref] = true
+	}
+	first := readAt{}
+	for r, at := range c.reads {
+		if !c.writes[r] && !constant[r] && (first.text == "" || at.tok.from < first.tok.from) {
+			first = at
+		}
+	}
+	if first.text != "" {
+		return c.errorf(first.tok, "reads a register that nothing writes: %s", first.text)
+	}
 	return nil
 }
 
@@ -352,6 +384,13 @@ func (c *compiler) statement(t token) error {
 		return c.errorf(op, "%v: %s", err, text)
 	}
 	in.uses = c.used
+	for _, u := range c.used {
+		if u.write {
+			c.writes[u.ref] = true
+		} else if _, ok := c.reads[u.ref]; !ok {
+			c.reads[u.ref] = readAt{op, text}
+		}
+	}
 	c.e.code = append(c.e.code, in)
 	c.e.meta = append(c.e.meta, meta{op.line, text, c.comments[end.line]})
 	return nil

@@ -3,6 +3,7 @@ package simt_test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -391,6 +392,8 @@ func TestParseErrors(t *testing.T) {
 		{"ld.global.v2.u32 %r2, [%rd1];", "registers for 2 elements"},
 		{"@%r1 ret;", "expected a predicate"},
 		{"{ .reg .b32 z; } mov.u32 z, 1;", "no register"},
+		{"add.s32 %r2, %r1, %r3;", "reads a register that nothing writes"},
+		{"@%p1 ret;", "reads a register that nothing writes"},
 		{"add.s32 %r2, %r1, 4294967296;", "out of the range"},
 	} {
 		_, err := simt.Parse(kernel("\n\n" + x.body))
@@ -414,7 +417,7 @@ func TestModules(t *testing.T) {
 .global .align 8 .b8 scratch[64];
 .visible .entry first(
 	.param .b64 P0,
-	.param .align 8 .b8 P1[16],
+	.param .align 64 .b8 P1[128],
 	.param .f32 P2)
 .maxntid 64, 1, 1
 .minnctapersm 2
@@ -459,12 +462,22 @@ func TestModules(t *testing.T) {
 	}
 	mach := simt.NewMachine(simt.Options{Check: true})
 	b := mach.Alloc("b", 16)
-	var map128 [128]byte
-	l := simt.Launch{Entry: "first", Grid: [3]int{1, 1, 1}, Block: [3]int{1, 1, 1}, Params: []any{b.Addr(), map128, float32(3)}}
-	if err := mach.Launch(m, l); err == nil || !strings.Contains(err.Error(), "for 16 bytes") {
+	var array [128]byte
+	array[8] = 100
+	one := simt.Launch{Entry: "first", Grid: [3]int{1, 1, 1}, Block: [3]int{1, 1, 1}, Params: []any{b.Addr(), array, float32(3)}}
+	if err := mach.Launch(m, one); err != nil {
 		t.Fatal(err)
 	}
-	_ = binary.LittleEndian
+	if word(b, 0) != 105 || f32(word(b, 1)) != 1.5 {
+		t.Error(word(b, 0), word(b, 1))
+	}
+	// What one launch has written, the next finds.
+	if err := mach.Launch(m, simt.Launch{Entry: "second", Grid: [3]int{1, 1, 1}, Block: [3]int{1, 1, 1}, Params: []any{b.Addr()}}); err != nil {
+		t.Fatal(err)
+	}
+	if binary.LittleEndian.Uint64(b.Bytes()[8:]) != b.Addr() {
+		t.Error(b.Bytes())
+	}
 	for _, bad := range []simt.Launch{
 		{Entry: "third", Grid: [3]int{1, 1, 1}, Block: [3]int{1, 1, 1}},
 		{Entry: "second", Grid: [3]int{1, 1, 1}, Block: [3]int{2, 1, 1}, Params: []any{b.Addr()}},
@@ -478,4 +491,214 @@ func TestModules(t *testing.T) {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
+}
+
+// The same seed gives the same run; other seeds, and runs without checks, the same
+// result.
+func TestRuns(t *testing.T) {
+	m := parse(t, kernel(element))
+	run := func(seed int64, check bool) (simt.Stats, string) {
+		mach := simt.NewMachine(simt.Options{Seed: seed, Check: check})
+		in, out := mach.Alloc("in", 4<<16), mach.Alloc("out", 4<<16)
+		for i := range in.Bytes() {
+			in.Bytes()[i] = byte(i * 7)
+		}
+		in.Init()
+		mach.FillUninit(0x55)
+		if out.Bytes()[5] != 0x55 || in.Bytes()[5] != 35 {
+			t.Fatal("FillUninit")
+		}
+		if err := mach.Launch(m, simt.Launch{Entry: "k", Grid: [3]int{4, 1, 1}, Block: [3]int{256, 1, 1}, Params: []any{in.Addr(), out.Addr()}}); err != nil {
+			t.Fatal(err)
+		}
+		return mach.Stats(), string(out.Bytes())
+	}
+	s1, o1 := run(1, true)
+	s2, o2 := run(1, true)
+	if s1 != s2 || o1 != o2 {
+		t.Error("same seed, different runs")
+	}
+	if _, o := run(2, false); o != o1 {
+		t.Error("different results without checks")
+	}
+	if s1.Instructions == 0 || s1.Global != 2*65536/32 || s1.Special != 65536/32 {
+		t.Errorf("%+v", s1)
+	}
+	// Bank conflicts and sectors.
+	for _, x := range []struct {
+		body               string
+		waves, ideal, s, i int64
+	}{
+		{own + "st.shared.u32 [%r10], %r1;", 1, 1, 0, 0},
+		{own + "mad.lo.u32 %r2, %r1, 128, %r9; st.shared.u32 [%r2], %r1;", 32, 1, 0, 0},
+		{own + "mad.lo.u32 %r2, %r1, 16, %r9; st.shared.v4.u32 [%r2], {%r1, %r1, %r1, %r1};", 4, 4, 0, 0},
+		{own + "mad.lo.u32 %r2, %r1, 8, %r9; st.shared.u32 [%r2], %r1;", 2, 1, 0, 0},
+		{"ld.global.u32 %r2, [%rd3];", 0, 0, 4, 4},
+		{"ld.global.u32 %r2, [%rd1];", 0, 0, 1, 1},
+		{"mul.wide.u32 %rd5, %r1, 32; add.s64 %rd5, %rd5, %rd1; ld.global.u32 %r2, [%rd5];", 0, 0, 32, 4},
+	} {
+		mach := simt.NewMachine(simt.Options{Check: true, Count: true})
+		in := mach.Alloc("in", 4096)
+		in.Init()
+		if err := mach.Launch(parse(t, kernel(x.body)), simt.Launch{Entry: "k", Grid: [3]int{1, 1, 1}, Block: [3]int{32, 1, 1}, Shared: 8192, Params: []any{in.Addr(), in.Addr()}}); err != nil {
+			t.Fatal(err)
+		}
+		if s := mach.Stats(); s.Wavefronts != x.waves || s.WavefrontsIdeal != x.ideal || s.Sectors != x.s || s.SectorsIdeal != x.i {
+			t.Errorf("%s: %+v", x.body, s)
+		}
+	}
+}
+
+// A barrier of the whole grid, of atomics on global memory: all blocks read what one
+// of them writes afterwards.
+func TestGridBarrier(t *testing.T) {
+	body := func(fence string) string {
+		return `
+	mov.u32 %r2, %ctaid.x;
+	ld.global.u32 %r3, [%rd3+64];
+	bar.sync 0;
+	setp.ne.u32 %p1, %r1, 0;
+	@%p1 bra JOIN;
+	` + fence + `
+	atom.global.add.u32 %r4, [%rd1], 1;
+SPIN:
+	ld.relaxed.gpu.global.u32 %r5, [%rd1];
+	setp.lt.u32 %p2, %r5, 8;
+	@%p2 bra SPIN;
+	` + fence + `
+JOIN:
+	bar.sync 0;
+	setp.ne.u32 %p3, %r2, 5;
+	@%p3 bra DONE;
+	st.global.u32 [%rd3+64], %r1;
+DONE:
+`
+	}
+	clean(t, body("fence.acq_rel.gpu;"), 8, 64)
+	fault(t, simt.Race, "", body(""), 8, 64)
+}
+
+func TestAtomics(t *testing.T) {
+	for _, x := range []struct {
+		op, typ  string
+		old, arg uint32 // the argument is the lane where it's 0
+		want     uint32
+	}{
+		{"add.noftz", "f16x2", 0x3c003c00, 0x40003c00, 0}, // see below
+		{"min", "s32", 5, 0x80000000, 0x80000000},
+		{"min", "u32", 5, 0x80000000, 5},
+		{"max", "s32", 5, 0x80000000, 5},
+		{"and", "b32", 0xff, 0x3c, 0x3c},
+		{"or", "b32", 0xf0, 0x0f, 0xff},
+		{"inc", "u32", 0, 9, 2}, // 32 times, from 0 to 9
+		{"dec", "u32", 3, 9, 1},
+		{"max.noftz", "bf16x2", 0x3f80bf80, 0xbf803f80, 0x3f803f80},
+	} {
+		body := fmt.Sprintf("st.shared.b32 [smem], %d; bar.sync 0; red.shared.%s.%s [smem], %d; bar.sync 0; ld.shared.b32 %%r2, [smem]; st.global.b32 [%%rd4], %%r2;", x.old, x.op, x.typ, x.arg)
+		body = "setp.eq.u32 %p1, %r1, 0;\n@%p1 " + strings.Replace(strings.Replace(body, fmt.Sprintf("[smem], %d; bar", x.arg), "[smem], %r5; bar", 1), "bar.sync 0;", fmt.Sprintf("mov.b32 %%r5, %d; bar.sync 0;", x.arg), 1)
+		out, err := launch(t, 1, body, 1, 32, nil)
+		if err != nil {
+			t.Errorf("%s.%s: %v", x.op, x.typ, err)
+			continue
+		}
+		want := x.want
+		if x.typ == "f16x2" {
+			want = half(1+32) | half(1+64)<<16
+		}
+		if out[0] != want {
+			t.Errorf("%s.%s: %#x, want %#x", x.op, x.typ, out[0], want)
+		}
+	}
+	out, err := launch(t, 1, `
+	mov.f32 %f1, 0f3F800000; mov.f32 %f2, 0f40000000; mov.u64 %rd5, 3;
+	st.global.v4.u32 [%rd2], {0, 0, 0, 0}; st.global.v2.u64 [%rd2+16], {0, 0};
+	bar.sync 0;
+	red.global.add.v2.f32 [%rd2], {%f1, %f2};
+	atom.global.add.u64 %rd6, [%rd2+16], %rd5;
+	atom.global.xor.b32 %r2, [%rd2+24], 5;
+	red.global.max.s64 [%rd2+16], 7;
+`, 1, 1, nil)
+	if err == nil {
+		t.Error("the output is too small", out)
+	}
+	out, err = launch(t, 1, `
+	mov.f32 %f1, 0f3F800000; mov.f32 %f2, 0f40000000; mov.u64 %rd5, 3;
+	setp.eq.u32 %p1, %r1, 0;
+	@%p1 st.global.v4.u32 [%rd2], {0, 0, 0, 0}; @%p1 st.global.v2.u64 [%rd2+16], {0, 0};
+	bar.sync 0;
+	red.global.add.v2.f32 [%rd2], {%f1, %f2};
+	atom.global.add.u64 %rd6, [%rd2+16], %rd5;
+	atom.global.xor.b32 %r2, [%rd2+24], 5;
+`, 1, 33, nil)
+	if err != nil || f32(out[0]) != 33 || f32(out[1]) != 66 || out[4] != 99 || out[6] != 5 {
+		t.Error(out[:8], err)
+	}
+}
+
+func TestSpecialRegisters(t *testing.T) {
+	regs := []string{"%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z",
+		"%laneid", "%warpid", "%nwarpid", "%clusterid.x", "%clusterid.y", "%nclusterid.x", "%cluster_ctaid.x", "%cluster_ctaid.y", "%cluster_nctaid.x",
+		"%cluster_ctarank", "%cluster_nctarank", "%dynamic_smem_size", "%lanemask_eq", "%lanemask_le", "%lanemask_gt", "%lanemask_ge"}
+	body := `
+	mov.u32 %r2, %tid.y; mov.u32 %r3, %tid.z; mad.lo.u32 %r4, %r3, 2, %r2; mad.lo.u32 %r4, %r4, 6, %r1;
+	mov.u32 %r5, %ctaid.y; mov.u32 %r6, %ctaid.x; mad.lo.u32 %r5, %r5, 4, %r6; mad.lo.u32 %r4, %r5, 36, %r4;
+	mul.wide.u32 %rd5, %r4, ` + fmt.Sprint(4*len(regs)) + `; add.s64 %rd5, %rd5, %rd2;
+`
+	for i, r := range regs {
+		body += fmt.Sprintf("st.global.u32 [%%rd5+%d], %s;\n", 4*i, r)
+	}
+	m := parse(t, kernel(body))
+	mach := simt.NewMachine(simt.Options{Seed: 3, Check: true})
+	const threads = 6 * 2 * 3
+	out := mach.Alloc("out", 4*len(regs)*threads*4*2)
+	if err := mach.Launch(m, simt.Launch{Entry: "k", Grid: [3]int{4, 2, 1}, Block: [3]int{6, 2, 3}, Cluster: [3]int{2, 1, 1}, Shared: 512, Params: []any{out.Addr(), out.Addr()}}); err != nil {
+		t.Fatal(err)
+	}
+	for b := range 8 {
+		for th := range threads {
+			x, y, lane := b%4, b/4, th%32
+			want := []int{th % 6, th / 6 % 2, th / 12, 6, 2, 3, x, y, 0, 4, 2, 1,
+				lane, th / 32, 2, x / 2, y, 2, x % 2, 0, 2,
+				x % 2, 2, 512, 1 << lane, 1<<(lane+1) - 1, 0, 0}
+			want[26] = int(^uint32(want[25]))
+			want[27] = int(^uint32(1<<lane - 1))
+			for i, r := range regs {
+				if got := word(out, (b*threads+th)*len(regs)+i); got != uint32(want[i]) {
+					t.Fatalf("%s of thread %d of block %d is %d, want %d", r, th, b, got, want[i])
+				}
+			}
+		}
+	}
+}
+
+func TestHints(t *testing.T) {
+	clean(t, `
+	griddepcontrol.wait;
+	prefetch.global.L2 [%rd3];
+	nanosleep.u32 20;
+	setmaxnreg.dec.sync.aligned.u32 40;
+	ld.global.nc.L1::no_allocate.L2::128B.u32 %r2, [%rd3];
+	ld.global.ca.u32 %r2, [%rd3];
+	cvta.to.global.u64 %rd5, %rd3;
+	ld.volatile.global.u32 %r2, [%rd5];
+	griddepcontrol.launch_dependents;
+	exit;
+`, 1, 32)
+	fault(t, simt.Divergent, "setmaxnreg", "setp.eq.u32 %p1, %r1, 0; @%p1 setmaxnreg.inc.sync.aligned.u32 40;", 1, 32)
+	// Generic addresses reach all memory.
+	clean(t, own+`
+	cvt.u64.u32 %rd5, %r10; cvta.shared.u64 %rd5, %rd5;
+	st.u32 [%rd5], %r1; ld.u32 %r2, [%rd5]; ld.u32 %r3, [%rd3];
+	cvta.to.shared.u64 %rd5, %rd5; cvt.u32.u64 %r4, %rd5; ld.shared.u32 %r2, [%r4];
+`, 1, 32)
+	// An mbarrier's memory serves other ends after its end.
+	clean(t, own+`
+	setp.eq.u32 %p1, %r1, 0;
+	@%p1 mbarrier.init.shared.b64 [%r9], 1;
+	@%p1 mbarrier.arrive.shared.b64 %rd5, [%r9];
+	@%p1 mbarrier.test_wait.shared.b64 %p2, [%r9], %rd5;
+	@%p1 mbarrier.inval.shared.b64 [%r9];
+	bar.sync 0;
+	st.shared.u32 [%r10], %r1;
+`, 1, 32)
 }

@@ -31,37 +31,69 @@ func flush(b uint32) uint32 {
 	return b
 }
 
-func addF32(d, a, b, _ *v32) {
+// The loops of the frequent operations look for NaN once for all lanes: adding this
+// to the bits of a number without its sign sets the highest bit for NaN alone.
+const nanProbe = 1<<31 - 1 - 0x7f800000
+
+func canonical(d *v32) {
 	for l := range d {
-		d[l] = to32(from32(a[l]) + from32(b[l]))
+		d[l] = to32(from32(d[l]))
+	}
+}
+
+func addF32(d, a, b, _ *v32) {
+	nan := uint32(0)
+	for l := range d {
+		r := math.Float32bits(from32(a[l]) + from32(b[l]))
+		d[l] = r
+		nan |= r&(1<<31-1) + nanProbe
+	}
+	if nan>>31 != 0 {
+		canonical(d)
 	}
 }
 
 func subF32(d, a, b, _ *v32) {
+	nan := uint32(0)
 	for l := range d {
-		d[l] = to32(from32(a[l]) - from32(b[l]))
+		r := math.Float32bits(from32(a[l]) - from32(b[l]))
+		d[l] = r
+		nan |= r&(1<<31-1) + nanProbe
+	}
+	if nan>>31 != 0 {
+		canonical(d)
 	}
 }
 
 func mulF32(d, a, b, _ *v32) {
+	nan := uint32(0)
 	for l := range d {
-		d[l] = to32(from32(a[l]) * from32(b[l]))
+		r := math.Float32bits(from32(a[l]) * from32(b[l]))
+		d[l] = r
+		nan |= r&(1<<31-1) + nanProbe
+	}
+	if nan>>31 != 0 {
+		canonical(d)
 	}
 }
 
 func fmaF32(d, a, b, c *v32) {
+	nan := uint32(0)
 	for l := range d {
 		// The product is exact in float64. So is rounding twice, unless the sum
 		// falls between two float32 or is subnormal there.
 		p := float64(from32(a[l])) * float64(from32(b[l]))
 		z := float64(from32(c[l]))
 		s := p + z
-		u := math.Float64bits(s)
-		if u&0x1fffffff == 0x10000000 || u>>52&0x7ff < 1023-126 {
-			d[l] = to32(sumTo32(p, z))
-		} else {
-			d[l] = to32(float32(s))
+		r := math.Float32bits(float32(s))
+		if u := math.Float64bits(s); u&0x1fffffff == 0x10000000 || u>>52&0x7ff < 1023-126 {
+			r = math.Float32bits(sumTo32(p, z))
 		}
+		d[l] = r
+		nan |= r&(1<<31-1) + nanProbe
+	}
+	if nan>>31 != 0 {
+		canonical(d)
 	}
 }
 
@@ -138,6 +170,12 @@ func exp2(x float64) float64 {
 		return math.Ldexp(p, int(k))
 	}
 	return p * math.Float64frombits(uint64(int64(k)+1023)<<52)
+}
+
+func ex2F32(d, a, _, _ *v32) {
+	for l := range d {
+		d[l] = to32(float32(exp2(float64(from32(a[l])))))
+	}
 }
 
 func tanh(x float64) float64 {
@@ -338,6 +376,9 @@ func (c *compiler) op32(s *stmt, in *inst, t typ, n int) error {
 			rounds = "rn approx"
 		}
 		f = func32(func(a, _, _ float32) float32 { return float32(g(float64(a))) })
+		if s.op == "ex2" {
+			f = ex2F32
+		}
 	}
 	if round == "" && must {
 		return fmt.Errorf("%s.f32 must say how it rounds", s.op)

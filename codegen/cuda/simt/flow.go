@@ -32,13 +32,12 @@ func reconverge(code []inst) {
 	nb := len(starts)
 	succ := make([][]int, nb)
 	var rets []int
-	for b, s := range starts {
+	for b := range starts {
 		end := n
 		if b+1 < nb {
 			end = starts[b+1]
 		}
 		last := &code[end-1]
-		_ = s
 		switch {
 		case last.kind == kBra:
 			succ[b] = append(succ[b], blockOf[last.target])

@@ -879,17 +879,17 @@ func bitOps(c *compiler, s *stmt, in *inst) error {
 		if t.name != "b32" {
 			return fmt.Errorf("bfi of %s isn't known", t.name)
 		}
-		n, err := c.src(s.args[4], types["u32"])
-		if err != nil {
+		var src [4]int32
+		for i, ty := range []typ{t, t, types["u32"], types["u32"]} {
+			if src[i], err = c.src(s.args[1+i], ty); err != nil {
+				return err
+			}
+		}
+		if in.d, err = c.dst(s.args[0], t); err != nil {
 			return err
 		}
-		s.args = s.args[:4]
-		if err := c.set3(s, in, t, 3, func(d, a, b, c *v32) {}, nil); err != nil {
-			return err
-		}
-		in.kind = kFn
 		in.fn = func(w *warp, in *inst, mask uint32) {
-			a, b, at, n := &w.r32[in.a], &w.r32[in.b], &w.r32[in.c], &w.r32[n]
+			a, b, at, n := &w.r32[src[0]], &w.r32[src[1]], &w.r32[src[2]], &w.r32[src[3]]
 			for l := range w.tmp32 {
 				p, k := at[l]&255, n[l]&255
 				m := uint32(1)<<k - 1

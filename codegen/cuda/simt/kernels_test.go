@@ -267,3 +267,12 @@ func TestHopperAttention(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func BenchmarkHopperAttention(b *testing.B) {
+	ptx := text(b, "fa3")
+	for b.Loop() {
+		if err := runFA3(ptx, 1, 512); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

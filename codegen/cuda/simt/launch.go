@@ -53,6 +53,9 @@ func (m *Machine) report(f *Fault) *Fault {
 		at := m.entry.meta[w.pc]
 		f.Line, f.Text, f.Source = at.line, at.text, at.source
 		f.CTA = w.cta.at
+		if f.Thread > manyLanes {
+			f.Thread = f.Thread>>8 - 1
+		}
 		if f.Thread >= 0 {
 			f.Thread += w.id * 32
 		}
@@ -151,6 +154,7 @@ func (m *Machine) prepare(mod *Module, e *entry, l *Launch) error {
 		gs := []*Buffer{}
 		for _, g := range mod.globals {
 			b := m.Alloc(g.name, g.size)
+			b.constant = g.constant
 			if g.bytes != nil {
 				copy(b.data, g.bytes)
 				b.Init()
@@ -164,7 +168,7 @@ func (m *Machine) prepare(mod *Module, e *entry, l *Launch) error {
 	}
 	m.syncs = map[uint64]*release{}
 	m.elected = m.rng.IntN(32)
-	m.steps, m.now = 0, 1
+	m.steps = 0
 	m.spare = nil
 	return nil
 }
@@ -260,13 +264,16 @@ func (w *warp) start(base, agent uint32, n int) {
 		w.live = 1<<k - 1
 	}
 	w.stack = append(w.stack[:0], frame{0, -1, w.live})
-	w.pc, w.done, w.stop, w.wait, w.waiting, w.polled = 0, false, false, nil, "", false
+	w.pc, w.done, w.stop, w.wait, w.waiting, w.polled = 0, false, false, nil, nil, false
 	w.order = order{base: base, agent: base + agent, cluster: (base - 1) / agentsPerCluster}
 	w.vc = make([]uint32, n)
 	if w.e.async {
 		w.fenced = make([]uint32, n)
 	}
 	w.tick()
+	if m.opts.Check {
+		w.poison()
+	}
 	w.copies, w.bulk, w.units, w.wg, w.arrivedAt, w.retry = copies{}, nil, nil, nil, 0, false
 	if w.e.wgmma {
 		w.wg = newWgState(w.e)
@@ -274,6 +281,26 @@ func (w *warp) start(base, agent uint32, n int) {
 	for _, k := range w.e.consts {
 		if k.what == special && k.index >= srCtaidX {
 			w.setConstant(k)
+		}
+	}
+}
+
+// poison gives registers the value of memory that was never written, so that what
+// earlier blocks have left doesn't hide that a register isn't set.
+func (w *warp) poison() {
+	v := uint32(w.m.pattern) * 0x01010101
+	for _, r := range w.e.written {
+		switch r.class {
+		case class32:
+			for l := range w.r32[r.slot] {
+				w.r32[r.slot][l] = v
+			}
+		case class64:
+			for l := range w.r64[r.slot] {
+				w.r64[r.slot][l] = uint64(v)<<32 | uint64(v)
+			}
+		default:
+			w.p[r.slot] = v
 		}
 	}
 }
@@ -392,12 +419,7 @@ func (m *Machine) run() {
 		if len(m.resident) < window && next < m.clusters {
 			m.resident = append(m.resident, m.start((first+next*stride)%m.clusters))
 			next++
-			warps = warps[:0]
-			for _, cl := range m.resident {
-				for _, c := range cl.ctas {
-					warps = append(warps, c.warps...)
-				}
-			}
+			warps = m.residents(warps[:0])
 			continue
 		}
 		ran, polled := false, true
@@ -420,12 +442,11 @@ func (m *Machine) run() {
 			w.slice(m.quantum())
 			polled = polled && w.polled
 		}
-		m.now++
 		if m.steps > m.opts.Steps {
 			throw(StepLimit, -1, "more than %d warp instructions", m.opts.Steps)
 		}
 		for i, cl := range m.resident {
-			if n := len(cl.async); n > 0 && (!ran || cl.left == 0 || m.rng.IntN(8) == 0) {
+			if n := len(cl.async); n > 0 && (!ran || idle > 0 || cl.left == 0 || m.rng.IntN(8) == 0) {
 				m.complete(cl, m.rng.IntN(n))
 				ran = true
 			}
@@ -433,12 +454,7 @@ func (m *Machine) run() {
 				left--
 				m.spare = append(m.spare, cl)
 				m.resident = append(m.resident[:i:i], m.resident[i+1:]...)
-				warps = warps[:0]
-				for _, cl := range m.resident {
-					for _, c := range cl.ctas {
-						warps = append(warps, c.warps...)
-					}
-				}
+				warps = m.residents(warps[:0])
 				ran = true
 				break
 			}
@@ -462,6 +478,16 @@ func (m *Machine) run() {
 			}
 		}
 	}
+}
+
+// residents lists the warps of the blocks that run.
+func (m *Machine) residents(ws []*warp) []*warp {
+	for _, cl := range m.resident {
+		for _, c := range cl.ctas {
+			ws = append(ws, c.warps...)
+		}
+	}
+	return ws
 }
 
 func gcd(a, b int) int {
@@ -499,9 +525,9 @@ func (m *Machine) deadlock(warps []*warp) {
 		if first == nil {
 			first = w
 		}
-		what := w.waiting
-		if w.wait == nil {
-			what = "polling"
+		what := "polling"
+		if w.wait != nil {
+			what = w.waiting()
 		}
 		if len(at) < 8 {
 			at = append(at, fmt.Sprintf("warp %d of block %d,%d,%d at line %d: %s", w.id, w.cta.at[0], w.cta.at[1], w.cta.at[2], w.e.meta[w.pc].line, what))

@@ -43,7 +43,6 @@ type Machine struct {
 	steps    int64
 	diverged int64
 	changes  int64 // counts what may let waiting warps go on
-	now      uint32
 	epoch    uint32
 	running  *warp
 	spare    []*cluster
@@ -150,6 +149,11 @@ func (m *Machine) reach(addr uint64, n, lane int) (*Buffer, int) {
 		b.shadow.fault(OutOfBounds, lane, off, "%d bytes at offset %d of %d", n, off, len(b.data))
 	}
 	return b, off
+}
+
+// unit says whether an agent is no warp.
+func (m *Machine) unit(agent uint32) bool {
+	return int((agent-1)%agentsPerCluster) >= m.warps*m.ctas
 }
 
 // agentName describes an agent and its lane.

@@ -247,7 +247,7 @@ func TestMatrixCopies(t *testing.T) {
 	fault(t, "race", "", strings.Replace(load, "bar.warp.sync -1;", "", 1)+"xor.b32 %r13, %r13, 16; ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r30, %r31, %r32, %r33}, [%r13];", 1, 32)
 	fault(t, "misaligned", "", load+"ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r30, %r31, %r32, %r33}, [%r13+8];", 1, 32)
 	fault(t, "divergent", "ldmatrix", load+"setp.lt.u32 %p1, %r1, 8; @%p1 ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r30}, [%r13];", 1, 32)
-	fault(t, "divergent", "mma", "setp.lt.u32 %p1, %r1, 8; @%p1 mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%f1,%f2,%f3,%f4}, {%r1,%r2}, {%r3}, {%f1,%f2,%f3,%f4};", 1, 32)
+	fault(t, "divergent", "mma", "setp.lt.u32 %p1, %r1, 8; mov.u32 %r2, 0; mov.u32 %r3, 0; mov.b32 %f1, %r1; mov.f32 %f2, %f1; mov.f32 %f3, %f1; mov.f32 %f4, %f1; @%p1 mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%f1,%f2,%f3,%f4}, {%r1,%r2}, {%r3}, {%f1,%f2,%f3,%f4};", 1, 32)
 }
 
 func TestCopies(t *testing.T) {

@@ -288,7 +288,9 @@ func (w *warp) waitBar(sp space, at [32]uint64, mask uint32, try, acquire bool, 
 		w.stop, w.retry = true, true
 		seen := *open
 		w.wait = func() bool { return open.phase != seen.phase || open.c.mbars[open.off] != open }
-		w.waiting = fmt.Sprintf("mbarrier shared+%d, phase %d, which lacks %d arrivals and %d bytes", open.off, open.phase, open.pending, open.tx)
+		w.waiting = func() string {
+			return fmt.Sprintf("mbarrier shared+%d, phase %d, which lacks %d arrivals and %d bytes", open.off, open.phase, open.pending, open.tx)
+		}
 		return
 	}
 	for q := mask; q != 0; q &= q - 1 {

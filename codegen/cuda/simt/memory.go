@@ -290,6 +290,48 @@ func (w *warp) misaligned(sp space, addr uint64, n, lane int) {
 	panic(thrown{f})
 }
 
+// row says whether the lanes' accesses of n bytes to global or shared memory lie one
+// behind the other, and finds their memory. That is the most frequent case, and
+// cheap to check.
+func (w *warp) row(sp space, at *[32]uint64, mask uint32, n int) (mem []byte, sh *shadow, off int, ok bool) {
+	if mask != allLanes || at[0]&uint64(n-1) != 0 {
+		return nil, nil, 0, false
+	}
+	next := at[0]
+	for _, a := range at {
+		if a != next {
+			return nil, nil, 0, false
+		}
+		next += uint64(n)
+	}
+	switch sp {
+	case globalSpace:
+		b, off := w.m.find(at[0])
+		if b == nil || off < 0 || off+32*n > len(b.data) || b.constant {
+			return nil, nil, 0, false
+		}
+		return b.data, &b.shadow, off, true
+	case sharedSpace:
+		off := int(at[0]) - sharedBase
+		if off < 0 || off+32*n > len(w.cta.mem) {
+			return nil, nil, 0, false
+		}
+		return w.cta.mem, &w.cta.shadow, off, true
+	}
+	return nil, nil, 0, false
+}
+
+// same says whether all lanes of a mask access the same address.
+func same(at *[32]uint64, mask uint32) bool {
+	first := at[lowest(mask)]
+	for q := mask; q != 0; q &= q - 1 {
+		if at[bits.TrailingZeros32(q)] != first {
+			return false
+		}
+	}
+	return true
+}
+
 // loadMem executes ld.
 func loadMem(w *warp, in *inst, mask uint32) {
 	o := in.mem
@@ -301,52 +343,73 @@ func loadMem(w *warp, in *inst, mask uint32) {
 		w.countAccess(o.space, &at, mask, n)
 	}
 	check := m.opts.Check
-	one := len(o.regs) == 1
-	r0 := o.regs[0]
-	var buf *Buffer
+	if !o.strong && !o.nc {
+		if mem, sh, off, ok := w.row(o.space, &at, mask, n); ok {
+			if check {
+				sh.readRow(w, off, n)
+			}
+			if r := o.regs[0]; n == 4 && len(o.regs) == 1 && r.class == class32 {
+				d, p := &w.r32[r.slot], mem[off:off+128]
+				for l := range d {
+					d[l] = binary.LittleEndian.Uint32(p[4*l:])
+				}
+				return
+			}
+			for l := range 32 {
+				w.loaded(o, l, mem[off+l*n:])
+			}
+			return
+		}
+		if same(&at, mask) {
+			l := lowest(mask)
+			mem, sh, off := w.locate(o.space, at[l], n, l)
+			if check {
+				if mask&(mask-1) != 0 {
+					l = (l+1)<<8 | manyLanes
+				}
+				sh.read(w, l, off, n)
+			}
+			for q := mask; q != 0; q &= q - 1 {
+				w.loaded(o, bits.TrailingZeros32(q), mem[off:])
+			}
+			return
+		}
+	}
 	for q := mask; q != 0; q &= q - 1 {
 		l := bits.TrailingZeros32(q)
-		var mem []byte
-		var sh *shadow
-		var off int
-		// Lanes nearly always access the same buffer.
-		if buf != nil && at[l]-buf.base <= uint64(len(buf.data)-n) && at[l]&uint64(n-1) == 0 {
-			mem, sh, off = buf.data, &buf.shadow, int(at[l]-buf.base)
-		} else {
-			mem, sh, off = w.locate(o.space, at[l], n, l)
-			if sh.buf != nil && len(mem) >= n {
-				buf = sh.buf
-			}
-		}
+		mem, sh, off := w.locate(o.space, at[l], n, l)
 		if check {
-			switch {
-			case o.strong:
+			if o.strong {
 				sh.strong(w, l, off, n, strongRead, "read here", true)
-			default:
+			} else {
 				sh.read(w, l, off, n)
-				if o.nc {
-					sh.untouched(l, off, n)
-				}
+			}
+			if o.nc {
+				sh.untouched(l, off, n)
 			}
 		}
 		if o.strong {
 			w.sees(sh, off, o.sync)
 		}
-		p := mem[off : off+n]
-		if one && o.size == 4 && r0.class == class32 {
-			w.r32[r0.slot][l] = binary.LittleEndian.Uint32(p)
-			continue
-		}
-		for i, r := range o.regs {
-			v := get(p[i*o.size:], o.size)
-			if o.sign != 0 {
-				v = uint64(int64(v<<o.sign)>>o.sign) & o.fill
-			}
-			w.setLane(r, l, v)
-		}
+		w.loaded(o, l, mem[off:])
 	}
 	if o.strong {
 		w.poll()
+	}
+}
+
+// loaded puts what a lane loaded into its registers.
+func (w *warp) loaded(o *memOp, l int, p []byte) {
+	for i, r := range o.regs {
+		if o.size == 4 && r.class == class32 {
+			w.r32[r.slot][l] = binary.LittleEndian.Uint32(p[4*i:])
+			continue
+		}
+		v := get(p[i*o.size:], o.size)
+		if o.sign != 0 {
+			v = uint64(int64(v<<o.sign)>>o.sign) & o.fill
+		}
+		w.setLane(r, l, v)
 	}
 }
 
@@ -364,42 +427,56 @@ func storeMem(w *warp, in *inst, mask uint32) {
 	if m.opts.Count {
 		w.countAccess(o.space, &at, mask, n)
 	}
-	var buf *Buffer
+	if !o.strong {
+		if mem, sh, off, ok := w.row(o.space, &at, mask, n); ok {
+			if m.opts.Check {
+				sh.writeRow(w, off, n)
+			} else {
+				sh.setWritten(off, 32*n)
+			}
+			if r := o.regs[0]; n == 4 && len(o.regs) == 1 && r.class == class32 {
+				d, p := &w.r32[r.slot], mem[off:off+128]
+				for l, v := range d {
+					binary.LittleEndian.PutUint32(p[4*l:], v)
+				}
+				return
+			}
+			for l := range 32 {
+				w.stored(o, l, mem[off+l*n:])
+			}
+			return
+		}
+	}
 	for q := mask; q != 0; q &= q - 1 {
 		l := bits.TrailingZeros32(q)
-		var mem []byte
-		var sh *shadow
-		var off int
-		if buf != nil && at[l]-buf.base <= uint64(len(buf.data)-n) && at[l]&uint64(n-1) == 0 {
-			mem, sh, off = buf.data, &buf.shadow, int(at[l]-buf.base)
-		} else {
-			mem, sh, off = w.locate(o.space, at[l], n, l)
-			if sh.buf != nil && len(mem) >= n {
-				buf = sh.buf
-				if buf.constant {
-					sh.fault(BadOperand, l, off, "store to a constant")
-				}
-			}
-		}
-		if m.opts.Check {
-			if o.strong {
-				sh.strong(w, l, off, n, update, "stored here", false)
-			} else {
-				sh.write(w, l, off, n, cellGeneric)
-			}
-		} else {
+		mem, sh, off := w.locate(o.space, at[l], n, l)
+		switch {
+		case sh.buf != nil && sh.buf.constant:
+			sh.fault(BadOperand, l, off, "store to a constant")
+		case !m.opts.Check:
 			sh.setWritten(off, n)
+		case o.strong:
+			sh.strong(w, l, off, n, update, "stored here", false)
+		default:
+			sh.write(w, l, off, n, cellGeneric)
 		}
 		if o.strong {
 			w.passes(sh, off, o.sync, o.wide, true)
 		}
-		p := mem[off : off+n]
-		for i, r := range o.regs {
-			put(p[i*o.size:], o.size, w.getLane(r, l))
-		}
+		w.stored(o, l, mem[off:])
 	}
 	if o.sync {
 		w.tick()
+	}
+}
+
+func (w *warp) stored(o *memOp, l int, p []byte) {
+	for i, r := range o.regs {
+		if o.size == 4 && r.class == class32 {
+			binary.LittleEndian.PutUint32(p[4*i:], w.r32[r.slot][l])
+			continue
+		}
+		put(p[i*o.size:], o.size, w.getLane(r, l))
 	}
 }
 

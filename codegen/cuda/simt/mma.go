@@ -95,14 +95,6 @@ func mma(c *compiler, s *stmt, in *inst) error {
 			return err
 		}
 	}
-	decode := func(v uint32) (float32, float32) { return halfTable[uint16(v)], halfTable[v>>16] }
-	switch a.name {
-	case "bf16":
-		decode = func(v uint32) (float32, float32) { return from32(v << 16), from32(v &^ 0xffff) }
-	case "tf32":
-		// The 13 low bits don't count.
-		decode = func(v uint32) (float32, float32) { return from32(v &^ 0x1fff), 0 }
-	}
 	half := a.name == "f16"
 	// Where the fragments go in matrices of rows of 16, worked out once.
 	var ai, bi [4][32]uint8
@@ -135,7 +127,7 @@ func mma(c *compiler, s *stmt, in *inst) error {
 					case pair:
 						dst[i], dst[i+1] = from32(x<<16), from32(x&^0xffff)
 					default:
-						dst[i], _ = decode(x)
+						dst[i] = from32(x &^ 0x1fff) // tf32: the low bits don't count
 					}
 				}
 			}

@@ -32,6 +32,8 @@ type global struct {
 	bytes []byte // as initialised, nil if it isn't
 	size  int
 	align int
+
+	constant bool
 }
 
 // param is a kernel parameter in parameter memory.
@@ -56,6 +58,7 @@ type entry struct {
 	// Registers of each class, and those that hold constants.
 	n32, n64, np int
 	consts       []constant
+	written      []ref // registers that instructions write
 
 	static   int // bytes of shared memory declared with a size
 	dynamic  int // where the extern array starts behind the start of shared memory

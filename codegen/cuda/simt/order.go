@@ -26,10 +26,9 @@ type others struct {
 	by map[uint32]*moment
 }
 
-// moment is what was known of a cluster at some time.
+// moment is what is known of a cluster.
 type moment struct {
 	vc, fenced []uint32
-	time       uint32 // of the machine
 }
 
 func joinClocks(a, b []uint32) []uint32 {
@@ -83,30 +82,10 @@ func (o *others) join(p *others) *others {
 			r.by[k] = &moment{
 				joinClocks(append([]uint32(nil), n.vc...), m.vc),
 				joinClocks(append([]uint32(nil), n.fenced...), m.fenced),
-				max(n.time, m.time),
 			}
 		}
 	}
 	return r
-}
-
-// since is the time up to which everything that all n clusters of the grid did is
-// known, that of cluster self aside.
-func (o *others) since(n int, self uint32) (uint32, bool) {
-	if n == 1 {
-		return 1<<32 - 1, true
-	}
-	if o == nil {
-		return 0, false
-	}
-	k, t := 1, uint32(1<<32-1)
-	for c, m := range o.by {
-		if c != self {
-			k++
-			t = min(t, m.time)
-		}
-	}
-	return t, k == n
 }
 
 // order is a warp's past, and its place in the numbering of agents.

@@ -172,6 +172,7 @@ func (p *parser) top2(t token, extern bool) error {
 		} else if t.text == ".const" {
 			v.bytes = make([]byte, v.size)
 		}
+		v.constant = t.text == ".const"
 		p.m.globals = append(p.m.globals, &v.global)
 		_, err = p.expect(';')
 		return err

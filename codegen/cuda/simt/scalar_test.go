@@ -301,6 +301,133 @@ var scalars = []struct {
 	{"neg.f16x2 %r5, %r2;", func(a, b, c uint32) uint32 { return a ^ 0x80008000 }},
 	{"sub.bf16 %h5, %h2, %h3; cvt.u32.u16 %r5, %h5;", func(a, b, c uint32) uint32 { return brain(fromBrain(a) - fromBrain(b)) }},
 
+	{"add.sat.f32 %f5, %f2, %f3; mov.b32 %r5, %f5;", func(a, b, c uint32) uint32 {
+		x := f32(a) + f32(b)
+		if !(x > 0) {
+			x = 0
+		}
+		return bits32(min(x, 1))
+	}},
+	{"setp.ge.f32 %p3, %f2, %f3; selp.u32 %r5, 1, 0, %p3;", func(a, b, c uint32) uint32 { return b2u(f32(a) >= f32(b)) }},
+	{"setp.le.f32 %p3, %f2, %f3; selp.u32 %r5, 1, 0, %p3;", func(a, b, c uint32) uint32 { return b2u(f32(a) <= f32(b)) }},
+	{"setp.gt.ftz.f32 %p3, %f2, 0f00000000; selp.u32 %r5, 1, 0, %p3;", func(a, b, c uint32) uint32 { return b2u(f32(ftz(a)) > 0) }},
+	{"setp.eq.u64 %p3, %rd10, %rd10; selp.u32 %r5, 1, 0, %p3;", func(a, b, c uint32) uint32 { return 1 }},
+	{"testp.infinite.f32 %p3, %f2; selp.u32 %r5, 1, 0, %p3;", func(a, b, c uint32) uint32 { return b2u(a&0x7fffffff == 0x7f800000) }},
+	{"testp.notanumber.f32 %p3, %f2; selp.u32 %r5, 1, 0, %p3;", func(a, b, c uint32) uint32 { return b2u(f32(a) != f32(a)) }},
+	{"testp.subnormal.f32 %p3, %f2; selp.u32 %r5, 1, 0, %p3;", func(a, b, c uint32) uint32 { return b2u(ftz(a) != a) }},
+	{"cvt.rz.bf16x2.f32 %r5, %f2, %f3;", func(a, b, c uint32) uint32 {
+		z := func(a uint32) uint32 {
+			if f32(a) != f32(a) {
+				return 0x7fff
+			}
+			return a >> 16
+		}
+		return z(a)<<16 | z(b)
+	}},
+	{"cvt.rn.relu.bf16x2.f32 %r5, %f2, %f3;", func(a, b, c uint32) uint32 { return brain(max(f32(a), 0))<<16 | brain(max(f32(b), 0)) }},
+	{"cvt.rz.f16.f32 %h5, %f2; cvt.u32.u16 %r5, %h5;", func(a, b, c uint32) uint32 {
+		x := float64(f32(a))
+		if x != x {
+			return 0x7fff
+		}
+		if math.IsInf(x, 0) {
+			return half(f32(a))
+		}
+		y := math.Abs(x)
+		if y >= 65504 {
+			y = 65504
+		} else if y < 0x1p-14 {
+			y = math.Floor(y*0x1p24) * 0x1p-24
+		} else {
+			_, e := math.Frexp(y)
+			y = math.Ldexp(math.Floor(math.Ldexp(y, 11-e)), e-11)
+		}
+		return half(float32(math.Copysign(y, x)))
+	}},
+	{"cvt.sat.f32.f32 %f5, %f2; mov.b32 %r5, %f5;", func(a, b, c uint32) uint32 {
+		if !(f32(a) > 0) {
+			return 0
+		}
+		return bits32(min(f32(a), 1))
+	}},
+	{"cvt.sat.s16.s32 %h5, %r2; cvt.s32.s16 %r5, %h5;", func(a, b, c uint32) uint32 { return uint32(min(max(int32(a), -32768), 32767)) }},
+	{"cvt.rn.tf32.f32 %r5, %f2;", func(a, b, c uint32) uint32 {
+		if a>>23&255 == 255 {
+			return bits32(f32(a))
+		}
+		return (a + 0xfff + a>>13&1) &^ 0x1fff
+	}},
+	{"cvt.rpi.f32.f32 %f5, %f2; mov.b32 %r5, %f5;", func(a, b, c uint32) uint32 { return bits32(float32(math.Ceil(float64(f32(a))))) }},
+	{"cvt.rzi.s64.f32 %rd5, %f2; shr.s64 %rd5, %rd5, 20; cvt.u32.u64 %r5, %rd5;", func(a, b, c uint32) uint32 {
+		x := math.Trunc(float64(f32(a)))
+		switch {
+		case x != x:
+			return 0
+		case x >= 1<<63:
+			return uint32(int64(math.MaxInt64) >> 20 & (1<<32 - 1))
+		case x <= -1<<63:
+			return uint32(int64(math.MinInt64) >> 20 & (1<<32 - 1))
+		}
+		return uint32(int64(x) >> 20)
+	}},
+	{"cvt.f64.f32 %fd1, %f2; cvt.f64.f32 %fd2, %f3; add.f64 %fd3, %fd1, %fd2; sub.f64 %fd3, %fd3, %fd2; mul.f64 %fd3, %fd3, %fd2; div.rn.f64 %fd3, %fd3, 0d4008000000000000; cvt.rn.f32.f64 %f5, %fd3; mov.b32 %r5, %f5;", func(a, b, c uint32) uint32 {
+		x, y := float64(f32(a)), float64(f32(b))
+		z := x + y
+		z -= y
+		z *= y
+		return bits32(float32(z / 3))
+	}},
+	{"cvt.f64.f32 %fd1, %f2; abs.f64 %fd1, %fd1; sqrt.rn.f64 %fd1, %fd1; neg.f64 %fd1, %fd1; min.f64 %fd1, %fd1, 0dC000000000000000; cvt.rn.f32.f64 %f5, %fd1; mov.b32 %r5, %f5;", func(a, b, c uint32) uint32 {
+		x := -math.Sqrt(math.Abs(float64(f32(a))))
+		if x != x {
+			x = -2
+		}
+		return bits32(float32(min(x, -2)))
+	}},
+	{"abs.s64 %rd5, %rd10; shr.u64 %rd5, %rd5, 32; cvt.u32.u64 %r5, %rd5;", func(a, b, c uint32) uint32 {
+		x := int64(uint64(b)<<32 | uint64(a))
+		if x < 0 {
+			x = -x
+		}
+		return uint32(uint64(x) >> 32)
+	}},
+	{"neg.s16 %h5, %h2; cvt.u32.u16 %r5, %h5;", func(a, b, c uint32) uint32 { return -a & 0xffff }},
+	{"abs.f16x2 %r5, %r2;", func(a, b, c uint32) uint32 { return a & 0x7fff7fff }},
+	{"max.f16x2 %r5, %r2, %r3;", func(a, b, c uint32) uint32 {
+		m := func(a, b uint32) uint32 {
+			x, y := fromHalf(a), fromHalf(b)
+			switch {
+			case x != x && y != y:
+				return 0x7fff
+			case x != x:
+				return half(y)
+			case y != y:
+				return half(x)
+			}
+			return half(max(x, y))
+		}
+		return m(a&0xffff, b&0xffff) | m(a>>16, b>>16)<<16
+	}},
+	{"mul.bf16x2 %r5, %r2, %r3;", func(a, b, c uint32) uint32 {
+		return fma16(a&0xffff, b&0xffff, 0x8000, fromBrain, brain, 8, -133) | fma16(a>>16, b>>16, 0x8000, fromBrain, brain, 8, -133)<<16
+	}},
+	{"fma.rn.relu.f16 %h5, %h2, 0x3C00, %h3; cvt.u32.u16 %r5, %h5;", func(a, b, c uint32) uint32 {
+		x := fromHalf(a) + fromHalf(b)
+		if x < 0 {
+			x = 0
+		}
+		return half(x)
+	}},
+	{"mul.rn.f32 %f5, %f2, 1.5; mov.b32 %r5, %f5;", func(a, b, c uint32) uint32 { return bits32(f32(a) * 1.5) }},
+	{"mul.rn.f32 %f5, %f2, 2.5e-1; mov.b32 %r5, %f5;", func(a, b, c uint32) uint32 { return bits32(f32(a) * 0.25) }},
+	{"bfind.u32 %r5, %r2;", func(a, b, c uint32) uint32 { return uint32(31 - bits.LeadingZeros32(a)) }},
+	{"clz.b64 %r5, %rd10;", func(a, b, c uint32) uint32 { return uint32(bits.LeadingZeros64(uint64(b)<<32 | uint64(a))) }},
+	{"not.b64 %rd5, %rd10; and.b64 %rd5, %rd5, %rd11; xor.b64 %rd5, %rd5, %rd10; or.b64 %rd5, %rd5, 1; cvt.u32.u64 %r5, %rd5;", func(a, b, c uint32) uint32 { return ^a&c ^ a | 1 }},
+	{"mad.wide.u16 %r5, %h2, %h3, %r4;", func(a, b, c uint32) uint32 { return (a&0xffff)*(b&0xffff) + c }},
+	{"mul.hi.s16 %h5, %h2, %h3; cvt.s32.s16 %r5, %h5;", func(a, b, c uint32) uint32 { return uint32(int32(int16(a)) * int32(int16(b)) >> 16) }},
+	{"rem.u16 %h5, %h2, 100; cvt.u32.u16 %r5, %h5;", func(a, b, c uint32) uint32 { return a & 0xffff % 100 }},
+	{"shf.l.clamp.b32 %r5, %r2, %r3, 40;", func(a, b, c uint32) uint32 { return a }},
+
 	{"shfl.sync.bfly.b32 %r5, %r2, 0, 31, -1;", func(a, b, c uint32) uint32 { return a }},
 	{"mov.b32 %r5, 0x12345678; cvt.u16.u32 %h5, %r5; cvt.u32.u16 %r5, %h5;", func(a, b, c uint32) uint32 { return 0x5678 }},
 	{"mov.u32 %r5, %laneid; mov.u32 %r6, %warpid; mad.lo.u32 %r5, %r6, 32, %r5; sub.u32 %r5, %r5, %r1;", func(a, b, c uint32) uint32 { return 0 }},
@@ -376,6 +503,16 @@ func operands(r *rand.Rand, n int) []uint32 {
 	return v
 }
 
+// loadOperands is what comes before the instructions of scalars.
+const loadOperands = `
+	mul.wide.u32 %rd6, %r1, 12; add.s64 %rd6, %rd6, %rd1;
+	ld.global.u32 %r2, [%rd6]; ld.global.u32 %r3, [%rd6+4]; ld.global.u32 %r4, [%rd6+8];
+	mov.b32 %f2, %r2; mov.b32 %f3, %r3; mov.b32 %f4, %r4;
+	cvt.u16.u32 %h2, %r2; cvt.u16.u32 %h3, %r3; cvt.u16.u32 %h4, %r4;
+	mov.b64 %rd10, {%r2, %r3}; mov.b64 %rd11, {%r4, %r2};
+	setp.lt.s32 %p2, %r2, %r3;
+`
+
 func TestScalars(t *testing.T) {
 	body := ""
 	var all []int
@@ -386,13 +523,7 @@ func TestScalars(t *testing.T) {
 		}
 	}
 	const n = 256
-	body = `
-	mul.wide.u32 %rd6, %r1, 12; add.s64 %rd6, %rd6, %rd1;
-	ld.global.u32 %r2, [%rd6]; ld.global.u32 %r3, [%rd6+4]; ld.global.u32 %r4, [%rd6+8];
-	mov.b32 %f2, %r2; mov.b32 %f3, %r3; mov.b32 %f4, %r4;
-	cvt.u16.u32 %h2, %r2; cvt.u16.u32 %h3, %r3; cvt.u16.u32 %h4, %r4;
-	mov.b64 %rd10, {%r2, %r3}; mov.b64 %rd11, {%r4, %r2};
-	setp.lt.s32 %p2, %r2, %r3;
+	body = loadOperands + `
 	mov.u64 %rd6, %rd4;
 	mov.u64 %rd7, ` + fmt.Sprint(4*n) + `;
 ` + body
@@ -452,6 +583,59 @@ func TestApproximations(t *testing.T) {
 			got, want := float64(f32(out[i])), x.f(float64(f32(in[i])))
 			if math.Abs(got-want) > x.abs+x.rel*math.Abs(want) {
 				t.Errorf("%s of %g is %g, want %g", x.op, f32(in[i]), got, want)
+			}
+		}
+	}
+}
+
+// Sums that fall halfway between two float32 but for a little, and subnormal ones.
+func TestFMARounding(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	const n = 256
+	for range 40 {
+		in := make([]uint32, 3*n)
+		for i := range n {
+			// a*b has bits far below those of c, which is large or tiny
+			a := math.Float32frombits(r.Uint32()&0x7fffff | 127<<23)
+			b := math.Float32frombits(r.Uint32()&0x7fffff | 127<<23)
+			e := r.IntN(60) - 30
+			scale := -1 + r.IntN(3) - 1
+			if r.IntN(2) == 0 {
+				scale -= 126 + r.IntN(26)
+			}
+			x := a * float32(math.Ldexp(1, scale/2))
+			y := b * float32(math.Ldexp(1, scale-scale/2))
+			// c completes the rounded product to a tie
+			p := float64(x) * float64(y)
+			c := float32(math.Ldexp(math.Round(math.Ldexp(p, -scale+e)), scale-e))
+			if r.IntN(2) == 0 {
+				c = -c
+			}
+			in[3*i], in[3*i+1], in[3*i+2] = math.Float32bits(x), math.Float32bits(y), math.Float32bits(c)
+			if r.IntN(2) == 0 { // half an ulp of c
+				c = float32(r.IntN(1<<23)|1<<23) * float32(math.Ldexp(1, -10))
+				in[3*i] = math.Float32bits(float32(math.Ldexp(1, -11)) * (1 + float32(r.IntN(3)-1)*0x1p-23))
+				in[3*i+1] = math.Float32bits(1 + float32(r.IntN(3)-1)*0x1p-23)
+				in[3*i+2] = math.Float32bits(c)
+			}
+			if r.IntN(3) == 0 { // half of the least number
+				in[3*i] = math.Float32bits(float32(math.Ldexp(1, -75)) * (1 + float32(r.IntN(3)-1)*0x1p-23))
+				in[3*i+1] = math.Float32bits(float32(math.Ldexp(1, -75)) * (1 + float32(r.IntN(3)-1)*0x1p-23))
+				in[3*i+2] = r.Uint32() & 0x80ffffff
+			}
+		}
+		out, err := launch(t, 1, `
+	mul.wide.u32 %rd6, %r1, 12; add.s64 %rd6, %rd6, %rd1;
+	ld.global.f32 %f2, [%rd6]; ld.global.f32 %f3, [%rd6+4]; ld.global.f32 %f4, [%rd6+8];
+	fma.rn.f32 %f5, %f2, %f3, %f4;
+	st.global.f32 [%rd4], %f5;
+`, 1, n, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			if want := bits32(fmaExact(f32(in[3*i]), f32(in[3*i+1]), f32(in[3*i+2]))); out[i] != want {
+				t.Fatalf("fma(%x, %x, %x) = %x, want %x", in[3*i], in[3*i+1], in[3*i+2], out[i], want)
 			}
 		}
 	}

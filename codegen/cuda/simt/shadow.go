@@ -32,6 +32,17 @@ type page struct {
 	epoch uint32
 	shift uint8
 	cells []cell
+	many  *crowd
+}
+
+// crowd is the accesses to those cells of a page that more clusters access than a
+// set holds: of every agent the last, by kind. So it's exact about who, and within
+// the page imprecise about where.
+type crowd struct {
+	warps [3][]uint32 // clocks, of all warps of the grid
+	units [3]map[uint32]uint32
+	// The agent and clock that were last found to come after all of them.
+	okAgent, okClock uint32
 }
 
 // cell is who wrote it last, and who has read it since. Agents are numbered as in
@@ -57,14 +68,16 @@ const (
 	readerSet = 1<<32 - 1
 )
 
-// accesses is a set of accesses to one cell.
+// accesses is a set of accesses to one cell. Of more than a few clusters, they are in
+// the page's crowd.
 type accesses struct {
-	list []access
-	// many: there are accesses of more clusters than the list holds, the last at
-	// this time.
-	many bool
-	time uint32
+	list  []access
+	many  bool
+	kinds uint8 // bits of how
 }
+
+// fewClusters is how many clusters' accesses a set holds.
+const fewClusters = 3
 
 type access struct {
 	agent, clock uint32
@@ -107,7 +120,7 @@ func (s *shadow) wipe(size int) {
 func (s *shadow) page(off, n int) *page {
 	p := &s.pages[off>>pageShift]
 	if p.epoch != s.epoch {
-		p.epoch = s.epoch
+		p.epoch, p.many = s.epoch, nil
 		if p.cells == nil {
 			p.shift = maxShift
 			p.cells = make([]cell, pageSize>>maxShift)
@@ -132,7 +145,7 @@ func (s *shadow) split(p *page, shift uint8) {
 				d.rClock = s.newSet()
 				t := &s.sets[d.rClock]
 				t.list = append(t.list, src.list...)
-				t.many, t.time = src.many, src.time
+				t.many, t.kinds = src.many, src.kinds
 			}
 			cells[i*k+j] = d
 		}
@@ -149,7 +162,7 @@ func (s *shadow) newSet() uint32 {
 	if n := len(s.sets); n < cap(s.sets) {
 		s.sets = s.sets[:n+1]
 		t := &s.sets[n]
-		t.list, t.many = t.list[:0], false
+		t.list, t.many, t.kinds = t.list[:0], false, 0
 	} else {
 		s.sets = append(s.sets, accesses{})
 	}
@@ -158,7 +171,7 @@ func (s *shadow) newSet() uint32 {
 
 func (s *shadow) dropSet(i uint32) {
 	t := &s.sets[i]
-	t.list, t.many = t.list[:0], false
+	t.list, t.many, t.kinds = t.list[:0], false, 0
 	s.free = append(s.free, int32(i))
 }
 
@@ -167,17 +180,17 @@ func (s *shadow) written(off, n int) bool {
 	if s.whole {
 		return true
 	}
-	if o := off & 63; o+n <= 64 {
-		m := uint64(1)<<n - 1
-		if n == 64 {
-			m = 1<<64 - 1
+	for n > 0 {
+		o := off & 63
+		k := min(64-o, n)
+		m := (1<<k - 1) << o
+		if k == 64 {
+			m = -1
 		}
-		return s.init[off>>6]>>o&m == m
-	}
-	for i := off; i < off+n; i++ {
-		if s.init[i>>6]>>(i&63)&1 == 0 {
+		if s.init[off>>6]&uint64(m) != uint64(m) {
 			return false
 		}
+		off, n = off+k, n-k
 	}
 	return true
 }
@@ -186,20 +199,18 @@ func (s *shadow) setWritten(off, n int) {
 	if s.whole {
 		return
 	}
-	if o := off & 63; o+n <= 64 {
-		m := uint64(1)<<n - 1
-		if n == 64 {
-			m = 1<<64 - 1
+	for n > 0 {
+		o := off & 63
+		k := min(64-o, n)
+		m := (1<<k - 1) << o
+		if k == 64 {
+			m = -1
 		}
-		s.init[off>>6] |= m << o
-		return
-	}
-	for i := off; i < off+n; i++ {
-		s.init[i>>6] |= 1 << (i & 63)
+		s.init[off>>6] |= uint64(m)
+		off, n = off+k, n-k
 	}
 }
 
-// place says where an access is in a fault.
 func (s *shadow) fault(k Kind, lane, off int, format string, args ...any) {
 	f := &Fault{Kind: k, Thread: lane, Detail: fmt.Sprintf(format, args...)}
 	s.locate(f, off)
@@ -220,7 +231,8 @@ func (s *shadow) who(agent uint32, lane uint8) string {
 	return s.m.agentName(agent, lane)
 }
 
-// The checks. w is who accesses, lane which of its threads. Addresses are checked
+// The checks. w is who accesses, lane which of its threads; manyLanes stands for
+// several, the first of which is in the bits above, plus 1. Addresses are checked
 // before: accesses are inside of the memory and aligned to n, a power of two.
 
 // read notes a read by an ordinary load.
@@ -232,26 +244,56 @@ func (s *shadow) read(w *warp, lane, off, n int) {
 	me, clock := w.agent, w.clock()
 	i := off & (pageSize - 1) >> p.shift
 	for end := i + max(1, n>>p.shift); i < end; i++ {
-		k := &p.cells[i]
-		if k.flags&(cellInFlight|cellAtomic|cellBarrier) != 0 {
-			s.readSpecial(w, k, lane, s.cellOffset(off, p, i))
-		}
-		if k.wAgent != 0 && (k.wAgent != me || k.wClock == clock) {
-			s.afterWrite(w, k, lane, off, p, i, "read here")
-		}
-		switch a := k.rAgent; {
-		case a == me:
-			if k.rClock == clock {
-				if k.rLane != uint8(lane) {
-					k.rLane = manyLanes
-				}
-			} else {
-				k.rClock, k.rLane = clock, uint8(lane)
+		s.readCell(w, &p.cells[i], me, clock, lane, off, p, i)
+	}
+}
+
+func (s *shadow) readCell(w *warp, k *cell, me, clock uint32, lane, off int, p *page, i int) {
+	if k.flags&(cellInFlight|cellAtomic|cellBarrier) != 0 {
+		s.readSpecial(w, k, p, lane, s.cellOffset(off, p, i))
+	}
+	if k.wAgent != 0 && (k.wAgent != me || k.wClock == clock) {
+		s.afterWrite(w, k, lane, off, p, i, "read here")
+	}
+	switch a := k.rAgent; {
+	case a == me:
+		if k.rClock == clock {
+			if k.rLane != uint8(lane) {
+				k.rLane = manyLanes
 			}
-		case a == 0 || a != readerSet && w.knows(a, k.rClock):
-			k.rAgent, k.rClock, k.rLane = me, clock, uint8(lane)
-		default:
-			s.add(k, me, clock, uint8(lane), plainRead)
+		} else {
+			k.rClock, k.rLane = clock, uint8(lane)
+		}
+	case a == 0 || a != readerSet && w.knows(a, k.rClock):
+		k.rAgent, k.rClock, k.rLane = me, clock, uint8(lane)
+	default:
+		s.add(k, p, me, clock, uint8(lane), plainRead)
+	}
+}
+
+// readRow is read for all lanes of a warp, whose accesses of n bytes lie one behind
+// the other.
+func (s *shadow) readRow(w *warp, off, n int) {
+	if !s.written(off, 32*n) {
+		for l := range 32 {
+			s.read(w, l, off+l*n, n)
+		}
+	}
+	me, clock := w.agent, w.clock()
+	for l := 0; l < 32; {
+		p := s.page(off+l*n, n)
+		i := (off + l*n) & (pageSize - 1) >> p.shift
+		per := n >> p.shift
+		for ; l < 32 && i < len(p.cells); l++ {
+			for range per {
+				k := &p.cells[i]
+				if k.wAgent == 0 && k.flags == 0 && (k.rAgent == 0 || k.rAgent == me && k.rClock != clock) {
+					k.rAgent, k.rClock, k.rLane = me, clock, uint8(l)
+				} else {
+					s.readCell(w, k, me, clock, l, off+l*n, p, i)
+				}
+				i++
+			}
 		}
 	}
 }
@@ -263,16 +305,17 @@ func raceKind(k *cell) Kind {
 	return Race
 }
 
-func copyNote(k *cell) string {
-	if k.flags&cellCopy != 0 {
-		return " by an asynchronous copy"
+// writer describes who wrote a cell last.
+func (s *shadow) writer(k *cell) string {
+	if k.flags&cellCopy != 0 && !s.m.unit(k.wAgent) {
+		return "cp.async of " + s.who(k.wAgent, k.wLane)
 	}
-	return ""
+	return s.who(k.wAgent, k.wLane)
 }
 
 func noSync(k *cell) string {
 	if k.flags&cellCopy != 0 {
-		return " without waiting for the copy"
+		return " without a wait for it"
 	}
 	return " without synchronisation"
 }
@@ -296,26 +339,26 @@ func (s *shadow) unwritten(lane, off, n int) {
 	}
 	p := s.page(off, 1)
 	if k := &p.cells[off&(pageSize-1)>>p.shift]; k.flags&cellInFlight != 0 {
-		s.fault(MissingWait, lane, off, "read while %s's copy into it is under way", s.who(k.wAgent, k.wLane))
+		s.fault(MissingWait, lane, off, "read while a copy into it is under way, by %s", s.writer(k))
 	}
 	s.fault(Uninitialised, lane, off, "read of memory that was never written")
 }
 
 // readSpecial handles the rare states of a cell that is read.
-func (s *shadow) readSpecial(w *warp, k *cell, lane, off int) {
+func (s *shadow) readSpecial(w *warp, k *cell, p *page, lane, off int) {
 	if k.flags&cellInFlight != 0 {
-		s.fault(MissingWait, lane, off, "read while the copy of %s into it is under way", s.who(k.wAgent, k.wLane))
+		s.fault(MissingWait, lane, off, "read while a copy into it is under way, by %s", s.writer(k))
 	}
 	if k.flags&cellBarrier != 0 {
 		s.fault(BadOperand, lane, off, "load from an mbarrier")
 	}
-	s.ordered(w, k, lane, off, plainRead, "read here")
+	s.ordered(w, k, p, lane, off, plainRead, "read here")
 }
 
 // writeSpecial is readSpecial for writes.
 func (s *shadow) writeSpecial(k *cell, lane, off int) {
 	if k.flags&cellInFlight != 0 {
-		s.fault(MissingWait, lane, off, "written while the copy of %s into it is under way", s.who(k.wAgent, k.wLane))
+		s.fault(MissingWait, lane, off, "written while a copy into it is under way, by %s", s.writer(k))
 	}
 	s.fault(BadOperand, lane, off, "store over an mbarrier")
 }
@@ -332,7 +375,7 @@ func (s *shadow) clearFlag(off, n int, flag uint8) {
 // ordered checks that the accesses since the last write lie in the past, as far as
 // they conflict with an access of the given kind. A write, which conflicts with
 // all, is none of the kinds.
-func (s *shadow) ordered(w *warp, k *cell, lane, off int, h how, here string) {
+func (s *shadow) ordered(w *warp, k *cell, p *page, lane, off int, h how, here string) {
 	if k.rAgent == 0 {
 		return
 	}
@@ -345,17 +388,44 @@ func (s *shadow) ordered(w *warp, k *cell, lane, off int, h how, here string) {
 	}
 	t := &s.sets[k.rClock]
 	for _, a := range t.list {
-		if h == anyWrite || h == plainRead && a.how == update || h == update && a.how == plainRead {
+		if h.conflicts(a.how) {
 			s.orderedOne(w, a, me, clock, lane, off, here)
 		}
 	}
-	if t.many && (h == anyWrite || (k.flags&cellAtomic != 0) == (h == plainRead)) {
-		if at, ok := w.others.since(w.m.clusters, w.cluster); !ok || at <= t.time {
-			s.fault(Race, lane, off, "accessed by many blocks, %s without synchronisation with all of them", here)
+	if !t.many {
+		return
+	}
+	c := p.many
+	if c.okAgent == me && c.okClock == clock && h == anyWrite {
+		return
+	}
+	per := uint32(s.m.warps * s.m.ctas)
+	for kind := plainRead; kind <= update; kind++ {
+		if !h.conflicts(kind) || t.kinds>>kind&1 == 0 {
+			continue
 		}
+		for i, t := range c.warps[kind] {
+			if t == 0 {
+				continue
+			}
+			i := uint32(i)
+			s.orderedOne(w, access{i/per*agentsPerCluster + i%per + 1, t, manyLanes, kind}, me, clock+1, lane, off, here)
+		}
+		for a, t := range c.units[kind] {
+			s.orderedOne(w, access{a, t, manyLanes, kind}, me, clock+1, lane, off, here)
+		}
+	}
+	if h == anyWrite {
+		c.okAgent, c.okClock = me, clock
 	}
 }
 
+// conflicts says whether an access of kind h must be ordered with one of kind g.
+func (h how) conflicts(g how) bool {
+	return h == anyWrite || h == plainRead && g == update || h == update && g == plainRead
+}
+
+// anyWrite is a plain write, which is no kind of access since the last write.
 const anyWrite = update + 1
 
 func (s *shadow) orderedOne(w *warp, a access, me, clock uint32, lane, off int, here string) {
@@ -374,12 +444,13 @@ func (s *shadow) orderedOne(w *warp, a access, me, clock uint32, lane, off int, 
 
 // add adds an access to those since the last write, where it isn't the only one or
 // no plain read.
-func (s *shadow) add(k *cell, agent, clock uint32, lane uint8, h how) {
+func (s *shadow) add(k *cell, p *page, agent, clock uint32, lane uint8, h how) {
 	if k.rAgent != readerSet {
 		i := s.newSet()
 		t := &s.sets[i]
 		if k.rAgent != 0 {
 			t.list = append(t.list, access{k.rAgent, k.rClock, k.rLane, plainRead})
+			t.kinds = 1 << plainRead
 		}
 		k.rAgent, k.rClock = readerSet, i
 	}
@@ -387,8 +458,9 @@ func (s *shadow) add(k *cell, agent, clock uint32, lane uint8, h how) {
 		k.flags |= cellAtomic
 	}
 	t := &s.sets[k.rClock]
+	t.kinds |= 1 << h
 	if t.many {
-		t.time = s.m.now
+		s.crowd(p, access{agent, clock, lane, h})
 		return
 	}
 	clusters, last := 0, uint32(0)
@@ -406,12 +478,36 @@ func (s *shadow) add(k *cell, agent, clock uint32, lane uint8, h how) {
 			clusters, last = clusters+1, c
 		}
 	}
-	if clusters >= 3 && last != (agent-1)/agentsPerCluster+1 {
-		t.many, t.time = true, s.m.now
-		t.list = t.list[:0]
+	t.list = append(t.list, access{agent, clock, lane, h})
+	if clusters >= fewClusters && last != (agent-1)/agentsPerCluster+1 {
+		for _, a := range t.list {
+			s.crowd(p, a)
+		}
+		t.many, t.list = true, t.list[:0]
+	}
+}
+
+// crowd adds an access to the page's crowd.
+func (s *shadow) crowd(p *page, a access) {
+	if p.many == nil {
+		p.many = &crowd{}
+	}
+	c := p.many
+	c.okAgent = 0
+	per := s.m.warps * s.m.ctas
+	i := int((a.agent - 1) % agentsPerCluster)
+	if i >= per {
+		if c.units[a.how] == nil {
+			c.units[a.how] = map[uint32]uint32{}
+		}
+		c.units[a.how][a.agent] = max(c.units[a.how][a.agent], a.clock)
 		return
 	}
-	t.list = append(t.list, access{agent, clock, lane, h})
+	if c.warps[a.how] == nil {
+		c.warps[a.how] = make([]uint32, per*s.m.clusters)
+	}
+	j := int((a.agent-1)/agentsPerCluster)*per + i
+	c.warps[a.how][j] = max(c.warps[a.how][j], a.clock)
 }
 
 // write notes a write by an ordinary store, or (flags) by a copy on its behalf.
@@ -420,25 +516,50 @@ func (s *shadow) write(w *warp, lane, off, n int, flags uint8) {
 	me, clock := w.agent, w.clock()
 	i := off & (pageSize - 1) >> p.shift
 	for end := i + max(1, n>>p.shift); i < end; i++ {
-		k := &p.cells[i]
-		if k.flags&(cellInFlight|cellBarrier) != 0 {
-			s.writeSpecial(k, lane, s.cellOffset(off, p, i))
-		}
-		if a := k.wAgent; a != 0 {
-			s.afterWrite(w, k, lane, off, p, i, "written here")
-		}
-		if a := k.rAgent; a != 0 && (a != me || k.rClock == clock && k.rLane != uint8(lane)) {
-			s.ordered(w, k, lane, s.cellOffset(off, p, i), anyWrite, "written here")
-			if a == readerSet {
-				s.dropSet(k.rClock)
-			}
-		}
-		k.rAgent = 0
-		k.wAgent, k.wClock, k.wLane, k.flags = me, clock, uint8(lane), flags
+		s.writeCell(w, &p.cells[i], me, clock, lane, off, p, i, flags)
 	}
 	if flags&cellInFlight == 0 {
 		s.setWritten(off, n)
 	}
+}
+
+func (s *shadow) writeCell(w *warp, k *cell, me, clock uint32, lane, off int, p *page, i int, flags uint8) {
+	if k.flags&(cellInFlight|cellBarrier) != 0 {
+		s.writeSpecial(k, lane, s.cellOffset(off, p, i))
+	}
+	if k.wAgent != 0 && (k.wAgent != me || k.wClock == clock) {
+		s.afterWrite(w, k, lane, off, p, i, "written here")
+	}
+	if a := k.rAgent; a != 0 && (a != me || k.rClock == clock && k.rLane != uint8(lane)) {
+		s.ordered(w, k, p, lane, s.cellOffset(off, p, i), anyWrite, "written here")
+		if a == readerSet {
+			s.dropSet(k.rClock)
+		}
+	}
+	k.rAgent = 0
+	k.wAgent, k.wClock, k.wLane, k.flags = me, clock, uint8(lane), flags
+}
+
+// writeRow is write as readRow is read.
+func (s *shadow) writeRow(w *warp, off, n int) {
+	me, clock := w.agent, w.clock()
+	for l := 0; l < 32; {
+		p := s.page(off+l*n, n)
+		i := (off + l*n) & (pageSize - 1) >> p.shift
+		per := n >> p.shift
+		for ; l < 32 && i < len(p.cells); l++ {
+			for range per {
+				k := &p.cells[i]
+				if (k.wAgent == 0 || k.wAgent == me && k.wClock != clock) && k.flags&^cellGeneric == 0 && k.rAgent == 0 {
+					k.wAgent, k.wClock, k.wLane, k.flags = me, clock, uint8(l), cellGeneric
+				} else {
+					s.writeCell(w, k, me, clock, l, off+l*n, p, i, cellGeneric)
+				}
+				i++
+			}
+		}
+	}
+	s.setWritten(off, 32*n)
 }
 
 // afterWrite checks that the last write of a cell lies in the past.
@@ -451,7 +572,7 @@ func (s *shadow) afterWrite(w *warp, k *cell, lane, off int, p *page, i int, her
 		return
 	}
 	if !w.knows(a, k.wClock) {
-		s.fault(raceKind(k), lane, s.cellOffset(off, p, i), "written by %s%s, %s%s", s.who(a, k.wLane), copyNote(k), here, noSync(k))
+		s.fault(raceKind(k), lane, s.cellOffset(off, p, i), "written by %s, %s%s", s.writer(k), here, noSync(k))
 	}
 }
 
@@ -466,13 +587,13 @@ func (s *shadow) strong(w *warp, lane, off, n int, h how, here string, reads boo
 	for end := i + max(1, n>>p.shift); i < end; i++ {
 		k := &p.cells[i]
 		if k.flags&cellInFlight != 0 {
-			s.fault(MissingWait, lane, s.cellOffset(off, p, i), "%s while the copy of %s into it is under way", here, s.who(k.wAgent, k.wLane))
+			s.fault(MissingWait, lane, s.cellOffset(off, p, i), "%s while a copy into it is under way, by %s", here, s.writer(k))
 		}
 		if k.wAgent != 0 {
 			s.afterWrite(w, k, lane, off, p, i, here)
 		}
-		s.ordered(w, k, lane, s.cellOffset(off, p, i), h, here)
-		s.add(k, w.agent, w.clock(), uint8(lane), h)
+		s.ordered(w, k, p, lane, s.cellOffset(off, p, i), h, here)
+		s.add(k, p, w.agent, w.clock(), uint8(lane), h)
 	}
 	if !reads {
 		s.setWritten(off, n)

@@ -28,7 +28,7 @@ type barOp struct {
 // bar compiles bar and barrier.
 func bar(c *compiler, s *stmt, in *inst) error {
 	in.count = countSync
-	cta := s.take("cta")
+	s.take("cta")
 	if s.take("warp") {
 		if !s.take("sync") {
 			return fmt.Errorf("bar.warp without .sync")
@@ -38,7 +38,6 @@ func bar(c *compiler, s *stmt, in *inst) error {
 	if s.take("cluster") {
 		return clusterBar(c, s, in)
 	}
-	_ = cta
 	s.take("aligned")
 	how := s.one("sync", "arrive", "red")
 	o := &barOp{threads: -1, block: how != "arrive"}
@@ -120,7 +119,7 @@ func barrierArrive(w *warp, in *inst, mask uint32) {
 		if o.block {
 			b.waiting = append(b.waiting, w)
 			w.wait = func() bool { return false }
-			w.waiting = fmt.Sprintf("barrier %d (%d of %d warps)", id, b.got, b.need)
+			w.waiting = func() string { return fmt.Sprintf("barrier %d (%d of %d warps)", id, b.got, b.need) }
 		}
 		return
 	}

@@ -32,10 +32,10 @@ type warp struct {
 
 	// stop ends the current slice: the warp waits, or lets others go first.
 	stop    bool
-	wait    func() bool // nil, or ready to go on
-	waiting string      // for what
-	polled  bool        // the slice ended because nothing had happened yet
-	retry   bool        // the instruction at hand is to be executed again
+	wait    func() bool   // nil, or ready to go on
+	waiting func() string // for what
+	polled  bool          // the slice ended because nothing had happened yet
+	retry   bool          // the instruction at hand is to be executed again
 
 	order // what happened before, see order.go
 
@@ -257,8 +257,12 @@ func (w *warp) exit(mask uint32) {
 func (w *warp) finish() {
 	w.done = true
 	w.cta.left--
-	w.cta.cluster.left--
-	w.cta.cluster.checkBar()
+	cl := w.cta.cluster
+	cl.left--
+	if w.arrivedAt == cl.bar.generation+1 {
+		cl.bar.got-- // it counts no longer, on either side
+	}
+	cl.checkBar()
 	w.m.changes++
 }
 

@@ -238,7 +238,7 @@ func (w *warp) warpgroup() *wgShared {
 		if (i+1)*4 > w.m.warps {
 			throw(Divergent, -1, "wgmma in a block of %d warps: the last warpgroup has less than four", w.m.warps)
 		}
-		c.groups[i] = &wgShared{agent: c.cluster.agent("the products of warpgroup %d of block %v", i, c.at)}
+		c.groups[i] = &wgShared{agent: c.cluster.agent("the products of warpgroup %d of block %d,%d,%d", i, c.at[0], c.at[1], c.at[2])}
 	}
 	return c.groups[i]
 }
@@ -263,7 +263,7 @@ func (w *warp) wgWait(n uint32) {
 	}
 	if !ready() {
 		w.stop, w.wait = true, ready
-		w.waiting = "wgmma.wait_group, other warps of the warpgroup haven't committed"
+		w.waiting = func() string { return "wgmma.wait_group, other warps of the warpgroup haven't committed" }
 	}
 }
 

@@ -1,0 +1,195 @@
+package cuda
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+
+	"github.com/gouache-ml/gouache/codegen/cuda/build"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ops/mask"
+)
+
+// The attention templates (package ops documents their operands).
+//
+// A block of threads has the rows of a block of a tile table (package
+// ops/mask) of one head: queries, or, for the gradients of keys and values,
+// keys. It goes through the block's columns, keys or queries, in tiles, which
+// it gathers from wherever they lie into shared memory. A warp has some of the
+// rows, with all that is summed over columns in registers, and leaves out the
+// columns that none of them is allowed. So every sum has one order, and nothing
+// is written twice.
+//
+// The tables come from the template's mask and lie in the module: blocks of 32
+// queries, which the table operand has, would read every key four times as
+// often.
+//
+// There are two kinds of such kernels: products of 16-bit operands on matrix
+// units (attention_mma.go) and everything else in f32 (attention_f32.go).
+// Decoding (attention_decode.go) has one query for a head and reads the list of
+// its keys from its operand.
+
+func init() {
+	templates["attention_fwd"] = emitAttentionForward
+	templates["attention_bwd"] = emitAttentionBackward
+	templates["attention_decode"] = emitAttentionDecode
+}
+
+// attention is what the kernels of a template have in common.
+type attention struct {
+	m          *build.Module
+	k          *kern.Kernel
+	mask       mask.Mask
+	b, t, h, d int
+	scale      float64
+}
+
+func newAttention(m *build.Module, k *kern.Kernel) (*attention, error) {
+	p := k.Template
+	a := &attention{m: m, k: k, b: p.Int("B"), t: p.Int("T"), h: p.Int("H"), d: p.Int("D"), scale: p.F}
+	if p.Mask == "" {
+		return nil, fmt.Errorf("internal: kernel %s: template %s has no mask", k.Name, p.Name)
+	}
+	var err error
+	if a.mask, err = mask.Parse(p.Mask); err != nil {
+		return nil, fmt.Errorf("internal: kernel %s: %w", k.Name, err)
+	}
+	return a, nil
+}
+
+// heads is the number of heads of the batch.
+func (a *attention) heads() int { return a.b * a.h }
+
+func (a *attention) view(op int) kern.View { return a.k.Template.Views[op] }
+
+// dtype is the element type of operand op.
+func (a *attention) dtype(op int) ir.DType { return a.k.Bufs[a.view(op).Buf].DType }
+
+// aligned reports whether the rows of operands [B,T,H,D] start at multiples of
+// 16 bytes, if their buffers do.
+func (a *attention) aligned(ops ...int) bool {
+	for _, op := range ops {
+		v, per := a.view(op), 16/a.dtype(op).Size()
+		for _, n := range append([]int{v.Offset, a.d}, v.Strides[:3]...) {
+			if n%per != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// attender is an attention kernel under construction.
+type attender struct {
+	*attention
+	*emitter
+	batch, head Value
+}
+
+// kernel starts a kernel of the template.
+func (a *attention) kernel(name string, l build.Limits) *attender {
+	f := a.m.Kernel(name, l, 0, len(a.k.Bufs))
+	return &attender{attention: a, emitter: newEmitter(f, a.k)}
+}
+
+// of sets batch and head from the head's number in the batch.
+func (a *attender) of(head Value) {
+	a.head = a.Rem(head, a.h)
+	a.batch = a.Div(head, a.h)
+}
+
+// rows is the address of position 0 of operand op, [B,T,H,D], in this head.
+func (a *attender) rows(op int) Value {
+	v := a.view(op)
+	at := a.Add(a.MulI(a.batch, v.Strides[0]), a.AddI(a.MulI(a.head, v.Strides[2]), v.Offset))
+	return a.At(a.bases[v.Buf], at)
+}
+
+// stride is how far apart the positions of operand op are, [B,T,H,D].
+func (a *attender) stride(op int) int { return a.view(op).Strides[1] }
+
+// perHead is the address of position 0 of operand op, [B,H,T], in this head,
+// and how far apart positions are.
+func (a *attender) perHead(op int) (Value, int) {
+	v := a.view(op)
+	at := a.Add(a.MulI(a.batch, v.Strides[0]), a.AddI(a.MulI(a.head, v.Strides[1]), v.Offset))
+	return a.At(a.bases[v.Buf], at), v.Strides[2]
+}
+
+// table is a module's constant with these contents.
+func (a *attention) table(data []int32) Value {
+	h := fnv.New64a()
+	for _, x := range data {
+		h.Write([]byte{byte(x), byte(x >> 8), byte(x >> 16), byte(x >> 24)})
+	}
+	name := fmt.Sprintf("mask_%016x", h.Sum64())
+	for _, g := range a.m.IR.Globals {
+		if g.Name() == name {
+			return g
+		}
+	}
+	return a.m.Table(name, data)
+}
+
+// tiling is a tile table: rows are queries, or keys.
+type tiling struct {
+	shape  mask.Shape
+	blocks int
+	words  []int32
+}
+
+func (a *attention) tiling(s mask.Shape, transposed bool) tiling {
+	words := mask.Tiles(a.mask, a.t, s, transposed)
+	return tiling{s, int(words[0]), words}
+}
+
+// rowBlock is a block of a tile table, as a block of threads reads it.
+type rowBlock struct {
+	tiling
+	rows    Value // how many
+	row     Value // the list of their positions
+	columns Value // how many
+	count   Value // tiles
+	column  Value // the list of their positions
+	whole   Value // leading tiles that need no words
+	words   Value
+	busy    Value
+}
+
+// open reads what the table says about a block.
+func (a *attender) open(t tiling, block Value) *rowBlock {
+	table := a.Cast(a.table(t.words), build.I32)
+	const record = 8
+	at := a.At(table, a.MulI(a.AddI(block, 1), record))
+	word := func(i int) Value { return a.Load(a.At(at, build.Int(i))) }
+	x := &rowBlock{tiling: t, rows: word(0), columns: word(2), whole: word(3)}
+	x.row, x.column = a.At(table, word(1)), a.At(table, word(4))
+	x.words, x.busy = a.At(table, word(5)), a.At(table, word(6))
+	x.count = a.Shr(a.AddI(x.columns, mask.TileSize-1), 6)
+	return x
+}
+
+// grid is the launch of a block of threads for every block of a table and head;
+// open says which a block of threads has.
+func (a *attention) grid(name string, t tiling, threads int) Entry {
+	return Entry{Name: name, Grid: [3]int{t.blocks * a.heads(), 1, 1}, Block: threads, Args: allBuffers(a.k)}
+}
+
+func (a *attender) begin(t tiling) *rowBlock {
+	b := a.BlockX()
+	a.of(a.Div(b, t.blocks))
+	return a.open(t, a.Rem(b, t.blocks))
+}
+
+// log2e turns exponents of e into exponents of 2.
+const log2e = math.Log2E
+
+// matrixKind names the element type of matrix products, or says that there are none.
+func (a *attention) matrixKind(t *Target, ops ...int) string {
+	kind := packed[a.dtype(ops[0])]
+	if t.Tensor == "" || kind == "" || a.d%16 != 0 || a.d > 128 || a.scale <= 0 || !a.aligned(ops...) {
+		return ""
+	}
+	return kind
+}
