@@ -13,8 +13,8 @@ type split struct {
 	// across says that neighbouring threads have neighbouring points, and the
 	// lanes of a point lie a row apart; else lanes are neighbours.
 	across bool
-	// width is the points of a thread, where lanes is 1; they are neighbours if
-	// adjacent is set, else as far apart as there are threads.
+	// width is the points of a thread; they are neighbours if adjacent is set, else
+	// as far apart as there are threads.
 	width    int
 	adjacent bool
 }
@@ -58,17 +58,26 @@ func splitOf(k *kern.Kernel) split {
 	case byPoint >= byLoop && n >= fewPoints:
 		return alone
 	case byPoint > byLoop || byPoint == byLoop && n >= warp:
-		// Neighbouring points share memory sectors of 32 bytes, so they may be cut
-		// that small to have a block for every multiprocessor.
-		points := warp
-		for points*smallest(k) > 32 && ceil(n, points) < 2*132 {
-			points /= 2
+		// A thread has as many neighbours as it can load at once, so that enough
+		// bytes are under way. Threads side by side share memory sectors of 32
+		// bytes, so a block may be cut that narrow to have one for nearly every
+		// multiprocessor.
+		w := 1
+		if last := k.Dims[len(k.Dims)-1]; n >= warp {
+			w = neighbours(k, k.Body, last)
 		}
-		lanes := 256 / points
-		for lanes*points < 512 && n*lanes < fewPoints && extent >= 8*lanes {
+		x := warp
+		for x > 1 && x*w*smallest(k) > 32 && (ceil(n, x*w) < 120 || x*w*smallest(k) > 128) {
+			x /= 2
+		}
+		lanes := 256 / x
+		for lanes*x < 512 && n*lanes < 2*fewPoints && extent >= 8*lanes {
 			lanes *= 2
 		}
-		return split{points: points, lanes: lanes, across: true, width: 1}
+		for lanes > warp/x && lanes > extent {
+			lanes /= 2
+		}
+		return split{points: x * w, lanes: lanes, across: true, width: w, adjacent: w > 1}
 	case extent >= 1024 && n < fewPoints/warp:
 		return split{points: 1, lanes: 256, width: 1}
 	case extent <= 16:
@@ -104,7 +113,7 @@ func neighbours(k *kern.Kernel, body []*kern.Node, v *kern.Var) int {
 			case kern.Load, kern.Store:
 				ok = ok && (n.At.Coef(v) == 0 || aligned(n.At) && len(n.Guards) == 0 && k.Bufs[n.Buf].DType.Size() > 1)
 			case kern.Loop:
-				ok = false
+				ok = ok && !nested(n)
 			}
 		})
 		if ok {
@@ -112,6 +121,16 @@ func neighbours(k *kern.Kernel, body []*kern.Node, v *kern.Var) int {
 		}
 	}
 	return 1
+}
+
+// nested reports whether a loop has loops in it.
+func nested(loop *kern.Node) bool {
+	for _, n := range loop.Body {
+		if n.Prim == kern.Loop {
+			return true
+		}
+	}
+	return false
 }
 
 // cheap reports whether several points at once fit into registers.
@@ -275,18 +294,25 @@ func emitLoops(m *build.Module, k *kern.Kernel) ([]Entry, error) {
 		return []Entry{entry}, err
 	}
 
+	x := s.points / s.width // threads that have a lane's points
 	point, lane := e.Div(t, s.lanes), e.Rem(t, s.lanes)
 	if s.across {
-		point, lane = e.Rem(t, s.points), e.Div(t, s.points)
+		point, lane = e.Rem(t, x), e.Div(t, x)
 	}
-	at := e.Add(first, point)
+	at := e.Add(first, e.MulI(point, s.width))
 	if n%s.points != 0 {
 		// All threads stay for the barriers: those of no point work on the last.
 		live := e.Lt(at, build.Int(n))
 		e.live = []Value{live}
-		at = e.Select(live, at, build.Int(n-1))
+		at = e.Select(live, at, build.Int(n-s.width))
 	}
 	e.unflatten(k.Dims, at)
+	if s.adjacent {
+		last := k.Dims[len(k.Dims)-1]
+		e.run = last
+		from := e.vars[last.ID][0]
+		e.set(last, e.each(func(p int) Value { return e.AddI(from, p) })...)
+	}
 	leader := e.Eq(lane, build.Int(0))
 	e.once = leader
 	shared := 0
@@ -297,26 +323,31 @@ func emitLoops(m *build.Module, k *kern.Kernel) ([]Entry, error) {
 			from, step = e.MulI(lane, w), s.lanes*w
 		}
 		err := e.sequential(l, from, build.Int(step))
-		e.width, e.run = 1, nil
+		if !s.across {
+			e.width, e.run = 1, nil
+		}
 		if err != nil {
 			return err
 		}
 		for _, acc := range e.accs(l) {
-			a := l.Accs[acc.I]
-			x := e.vals[acc.ID][0]
-			for _, y := range e.vals[acc.ID][1:] {
-				x = e.combine(a, x, y)
+			a, xs := l.Accs[acc.I], e.vals[acc.ID]
+			if s.across {
+				shared = max(shared, 4*s.width*x*s.threads()/warp)
+				e.vals[acc.ID] = e.gatherAcross(s, a, xs, t)
+				continue
 			}
-			if !s.across {
-				for d := min(s.lanes, warp) / 2; d > 0; d /= 2 {
-					x = e.combine(a, x, e.ShuffleXor(x, d))
-				}
+			sum := xs[0]
+			for _, y := range xs[1:] {
+				sum = e.combine(a, sum, y)
 			}
-			if s.across || s.lanes > warp {
-				shared = max(shared, 4*s.threads())
-				x = e.gather(s, a, x, point, lane)
+			for d := min(s.lanes, warp) / 2; d > 0; d /= 2 {
+				sum = e.combine(a, sum, e.ShuffleXor(sum, d))
 			}
-			e.vals[acc.ID] = []Value{x}
+			if s.lanes > warp {
+				shared = max(shared, 4*s.threads()/warp)
+				sum = e.gather(s.threads()/warp, a, []Value{sum}, t, 1)[0]
+			}
+			e.vals[acc.ID] = []Value{sum}
 		}
 		return nil
 	}
@@ -326,30 +357,50 @@ func emitLoops(m *build.Module, k *kern.Kernel) ([]Entry, error) {
 	return []Entry{entry}, err
 }
 
-// gather combines x of the lanes of a point through shared memory: of all
-// lanes, one after the other, where threads are across; else of the warps of
-// the one point. Every thread gets the result.
-func (e *emitter) gather(s split, a kern.Reduction, x, point, lane Value) Value {
-	t := build.Shared(scalar(a.Val.Type)).ElemType
-	e.Shared(4 * s.threads())
-	place := func(i Value) Value { return e.SharedAt(e.MulI(i, 4), t) }
-	e.Barrier() // what was read before may be overwritten
-	parts, stride, base := s.lanes/warp, 1, Value(build.Int(0))
-	if s.across {
-		parts, stride, base = s.lanes, s.points, point
-		e.Store(x, place(e.Add(e.MulI(lane, s.points), point)))
-	} else {
-		e.If(e.Eq(e.AndI(lane, warp-1), build.Int(0)), func() { e.Store(x, place(e.Shr(lane, 5))) })
-	}
-	e.Barrier()
-	var sum Value
-	for i := range parts {
-		y := e.Load(place(e.AddI(base, i*stride)))
-		if sum == nil {
-			sum = y
-		} else {
-			sum = e.combine(a, sum, y)
+// gatherAcross combines the accumulators of a block whose threads are across:
+// within a warp by shuffles, then over the warps. Every thread gets the sums of
+// its points.
+func (e *emitter) gatherAcross(s split, a kern.Reduction, xs []Value, t Value) []Value {
+	x := s.points / s.width
+	out := append([]Value(nil), xs...)
+	for p := range out {
+		for d := x; d < warp; d *= 2 {
+			out[p] = e.combine(a, out[p], e.ShuffleXor(out[p], d))
 		}
 	}
-	return sum
+	return e.gather(s.threads()/warp, a, out, t, x)
+}
+
+// gather combines values of a block's warps through shared memory, one after the
+// other; the first each threads of a warp have what differs between its threads.
+func (e *emitter) gather(warps int, a kern.Reduction, xs []Value, t Value, each int) []Value {
+	if warps == 1 {
+		return xs
+	}
+	ty := build.Shared(scalar(a.Val.Type)).ElemType
+	e.Shared(4 * len(xs) * each * warps)
+	lane, w := e.AndI(t, warp-1), e.Shr(t, 5)
+	place := func(p int, w, lane Value) Value {
+		return e.SharedAt(e.MulI(e.Add(e.MulI(e.AddI(w, p*warps), each), lane), 4), ty)
+	}
+	e.Barrier() // what was read before may be overwritten
+	e.If(e.Lt(lane, build.Int(each)), func() {
+		for p, x := range xs {
+			e.Store(x, place(p, w, lane))
+		}
+	})
+	e.Barrier()
+	mine := e.AndI(t, each-1)
+	out := make1(len(xs))
+	for p := range xs {
+		for i := range warps {
+			y := e.Load(place(p, build.Int(i), mine))
+			if i == 0 {
+				out[p] = y
+			} else {
+				out[p] = e.combine(a, out[p], y)
+			}
+		}
+	}
+	return out
 }

@@ -284,7 +284,7 @@ func conversion(d, a typ, round string, sat, ftz, relu bool) func(uint64) uint64
 			}
 			x = min(x, 1)
 		}
-		if relu && x < 0 {
+		if relu && x <= 0 {
 			x = 0
 		}
 		switch d.name {
@@ -388,7 +388,7 @@ func cvtPair(c *compiler, s *stmt, in *inst, d, a typ, round string, relu bool) 
 	if relu {
 		inner := enc
 		enc = func(x float32) uint32 {
-			if x < 0 {
+			if x <= 0 { // -0 as well
 				x = 0
 			}
 			return inner(x)

@@ -21,7 +21,10 @@
 //
 // Warps are 32 lanes with a stack of masks: lanes that part at a branch meet at its
 // immediate post-dominator. Lanes of one warp that wait for one another in a loop,
-// which Volta and later can do, would hang here.
+// which Volta and later can do, would hang here. What a GPU may do either way is left
+// to chance: which side of a branch comes first, the order of atomic operations, the
+// lane that elect.sync takes (one for a whole launch), a try_wait that gives up. As
+// many blocks run side by side as wait for one another.
 //
 // Instructions that aren't known are errors of Parse. Not known are, among others:
 // local memory and calls, surfaces and textures, wgmma of other types than f16 and

@@ -534,7 +534,7 @@ func (c *compiler) opHalf(s *stmt, in *inst, t typ, n int) error {
 				x = 0
 			}
 		}
-		if relu && x < 0 {
+		if relu && x <= 0 {
 			x = 0
 		}
 		r := enc(x)

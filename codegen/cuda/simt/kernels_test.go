@@ -13,7 +13,8 @@ import (
 	"github.com/gouache-ml/gouache/runtime/format16"
 )
 
-// text is a kernel of testdata, printed by the study that this package grew from.
+// text is a kernel of testdata, printed by the study that this package grew from; in
+// fa3, wgmma.fence had to go behind the moves that set accumulators.
 func text(t testing.TB, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", name+".ptx"))

@@ -413,7 +413,7 @@ var scalars = []struct {
 	}},
 	{"fma.rn.relu.f16 %h5, %h2, 0x3C00, %h3; cvt.u32.u16 %r5, %h5;", func(a, b, c uint32) uint32 {
 		x := fromHalf(a) + fromHalf(b)
-		if x < 0 {
+		if x <= 0 {
 			x = 0
 		}
 		return half(x)
