@@ -51,7 +51,7 @@ func emitAttentionDecode(m *build.Module, _ *Target, k *kern.Kernel) ([]Entry, e
 	if shared > 200<<10 {
 		return nil, fmt.Errorf("kernel %s: attention_decode over %d positions needs %d bytes of shared memory", k.Name, a.t, shared)
 	}
-	x.attender = a.kernel(k.Name, build.Limits{Threads: x.threads})
+	x.attender = a.kernel(k.Name, build.Limits{Threads: x.threads, Blocks: 512 / x.threads})
 	x.Shared(shared)
 	x.id = x.Thread()
 	x.of(x.BlockX())

@@ -52,9 +52,9 @@ func (a *attention) plainShape() mask.Shape {
 	return mask.Shape{Lanes: rows, Warp: rows / 4}
 }
 
-func (a *attention) plain(name string, transposed bool, own, other []int, parts int) *plain {
+func (a *attention) plain(name string, blocks int, transposed bool, own, other []int, parts int) *plain {
 	t := a.tiling(a.plainShape(), transposed)
-	x := &plain{attender: a.kernel(name, build.Limits{Threads: plainThreads}), each: t.shape.Lanes / rowThreads, step: 32, own: own, other: other}
+	x := &plain{attender: a.kernel(name, build.Limits{Threads: plainThreads, Blocks: blocks}), each: t.shape.Lanes / rowThreads, step: 32, own: own, other: other}
 	if a.d > 128 {
 		x.step = 16
 	}
@@ -394,7 +394,7 @@ func (x *plain) pairs() []Value { return zeros(x.each * x.step / columnThreads) 
 func (a *attention) forward() Entry {
 	const q, key, v, out, lse = 0, 1, 2, 4, 5
 	name := a.k.Name
-	x := a.plain(name, false, []int{q}, []int{key, v}, 1)
+	x := a.plain(name, 3, false, []int{q}, []int{key, v}, 1)
 	scale := build.Float(a.scale * log2e)
 	columns := x.step / columnThreads
 	state := zeros(2 * x.each)
@@ -427,7 +427,6 @@ func (a *attention) forward() Entry {
 				state[2*x.each+i*per+c] = x.FMul(state[2*x.each+i*per+c], factor)
 			}
 		}
-		x.syncWarp()
 		x.share(0, s)
 		x.syncWarp()
 		return append(state[:2*x.each], x.collect(state[2*x.each:], 0, 1)...)
@@ -454,7 +453,7 @@ func (a *attention) backward() []Entry { return []Entry{a.queryGradient(), a.key
 func (a *attention) queryGradient() Entry {
 	const q, key, v, do, lse, delta, dq = 0, 1, 2, 3, 4, 5, 7
 	name := a.k.Name + "_q"
-	x := a.plain(name, false, []int{q, do}, []int{key, v}, 1)
+	x := a.plain(name, 3, false, []int{q, do}, []int{key, v}, 1)
 	scale := build.Float(a.scale * log2e)
 	low, minus := make1(x.each), make1(x.each)
 	l, lStride := x.perHead(lse)
@@ -479,7 +478,6 @@ func (a *attention) queryGradient() Entry {
 		for i := range s {
 			ds[i] = x.FMul(x.Ex2(s[i]), ds[i])
 		}
-		x.syncWarp()
 		x.share(0, ds)
 		x.syncWarp()
 		return x.collect(acc, 0, 0)
@@ -493,7 +491,7 @@ func (a *attention) queryGradient() Entry {
 func (a *attention) keyGradients() Entry {
 	const q, key, v, do, lse, delta, dk, dv = 0, 1, 2, 3, 4, 5, 8, 9
 	name := a.k.Name + "_kv"
-	x := a.plain(name, true, []int{key, v}, []int{q, do}, 2)
+	x := a.plain(name, 2, true, []int{key, v}, []int{q, do}, 2)
 	scale := build.Float(a.scale * log2e)
 	l, lStride := x.perHead(lse)
 	e, eStride := x.perHead(delta)
@@ -520,7 +518,6 @@ func (a *attention) keyGradients() Entry {
 			p[i] = x.Ex2(p[i])
 			ds[i] = x.FMul(p[i], ds[i])
 		}
-		x.syncWarp()
 		x.share(0, p)
 		x.share(1, ds)
 		x.syncWarp()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/llir/llvm/ir/constant"
 	"github.com/llir/llvm/ir/enum"
 	"github.com/llir/llvm/ir/types"
 
@@ -189,7 +190,7 @@ func (e *emitter) loadTogether(n *kern.Node, ok Value) []Value {
 	base := e.At(e.bases[n.Buf], at)
 	var out []Value
 	for i := range count {
-		v := e.Load(e.Cast(e.At(base, build.Int(i*per)), build.Vec(per, storage(d))))
+		v := e.read(n.Buf, e.Cast(e.At(base, build.Int(i*per)), build.Vec(per, storage(d))))
 		for j := range per {
 			x := e.widen(d, e.Elem(v, j))
 			if ok != nil {
@@ -296,11 +297,19 @@ func (e *emitter) load(n *kern.Node, p int, ok Value) Value {
 	if ok != nil {
 		at = e.Select(ok, at, build.Int(0))
 	}
-	x := e.widen(d, e.Load(e.At(e.bases[n.Buf], at)))
+	x := e.widen(d, e.read(n.Buf, e.At(e.bases[n.Buf], at)))
 	if ok != nil {
 		x = e.Select(ok, x, zero(n.Type))
 	}
 	return x
+}
+
+// read loads from buffer buf at p.
+func (e *emitter) read(buf int, p Value) Value {
+	if e.k.Bufs[buf].Mode == kern.In {
+		return e.LoadOnly(p)
+	}
+	return e.Load(p)
 }
 
 // zero is 0 as a value of type d.
@@ -465,7 +474,10 @@ func (e *emitter) sequential(n *kern.Node, from, step Value) error {
 	outer, loop, once := e.vars[v.ID], e.loop, e.once
 	e.loop, e.once = nil, nil
 	var err error
-	out := e.For(from, build.Int(v.Extent), step, carried, func(i Value, c []Value) []Value {
+	turn := func(i Value, c []Value) []Value {
+		if err != nil {
+			return c
+		}
 		if e.run == v {
 			e.set(v, e.each(func(p int) Value { return e.AddI(i, p) })...)
 		} else {
@@ -499,7 +511,23 @@ func (e *emitter) sequential(n *kern.Node, from, step Value) error {
 		}
 		e.forget(n.Body)
 		return next
-	})
+	}
+	out := carried
+	stride, fixed := step.(*constant.Int)
+	if turns := unroll(n); turns > 1 && fixed && v.Extent >= turns*int(stride.X.Int64()) {
+		// Several iterations at a time, in order, so that their loads are under way
+		// together; ptxas doesn't unroll loops that start at a thread's number.
+		by := int(stride.X.Int64())
+		next := e.For(from, build.Int(v.Extent-(turns-1)*by), build.Int(turns*by), append([]Value{from}, carried...), func(i Value, c []Value) []Value {
+			c = c[1:]
+			for u := range turns {
+				c = turn(e.AddI(i, u*by), c)
+			}
+			return append([]Value{e.AddI(i, turns*by)}, c...)
+		})
+		from, out = next[0], next[1:]
+	}
+	out = e.For(from, build.Int(v.Extent), step, out, turn)
 	e.vars[v.ID], e.loop, e.once = outer, loop, once
 	if err != nil {
 		return err
@@ -508,6 +536,28 @@ func (e *emitter) sequential(n *kern.Node, from, step Value) error {
 		e.vals[acc.ID] = out[int(acc.I)*e.width : int(acc.I+1)*e.width]
 	}
 	return nil
+}
+
+// unroll is how many iterations of a loop are written out: 4 of a small one.
+func unroll(loop *kern.Node) int {
+	weight := 0
+	for _, n := range loop.Body {
+		switch n.Prim {
+		case kern.Loop, kern.Random:
+			return 1
+		case kern.Exp, kern.Log, kern.Tanh, kern.Div, kern.Sqrt:
+			weight += 4
+		default:
+			weight++
+		}
+	}
+	switch {
+	case weight <= 16:
+		return 4
+	case weight <= 40:
+		return 2
+	}
+	return 1
 }
 
 // forget drops the values of nodes, which are those of an iteration.

@@ -57,6 +57,16 @@ type Module struct {
 
 	decls map[string]*ir.Func
 	smem  *ir.Global
+	none  *metadata.Tuple
+}
+
+// empty is metadata that says something by being there.
+func (m *Module) empty() *metadata.Tuple {
+	if m.none == nil {
+		m.none = &metadata.Tuple{MetadataID: -1}
+		m.IR.MetadataDefs = append(m.IR.MetadataDefs, m.none)
+	}
+	return m.none
 }
 
 // NewModule returns an empty module.

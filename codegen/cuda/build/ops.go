@@ -7,6 +7,7 @@ import (
 	"github.com/llir/llvm/ir"
 	"github.com/llir/llvm/ir/constant"
 	"github.com/llir/llvm/ir/enum"
+	"github.com/llir/llvm/ir/metadata"
 	"github.com/llir/llvm/ir/types"
 )
 
@@ -338,6 +339,14 @@ func (f *Func) Load(p Value) Value {
 	t := p.Type().(*types.PointerType).ElemType
 	l := f.at().NewLoad(t, p)
 	l.Align = ir.Align(SizeOf(t))
+	return l
+}
+
+// LoadOnly reads *p in device memory that nothing writes while the kernel runs: so
+// it may be read before what is stored earlier.
+func (f *Func) LoadOnly(p Value) Value {
+	l := f.Load(p).(*ir.InstLoad)
+	l.Metadata = append(l.Metadata, &metadata.Attachment{Name: "invariant.load", Node: f.M.empty()})
 	return l
 }
 

@@ -127,6 +127,7 @@ func integerTests() []test {
 			bin("compare_"+p.String(), func(f *build.Func, x, y build.Value) build.Value { return f.Compare(p, x, y) },
 				func(x, y uint64) uint64 { return b64(compared(p, x, y, w)) })
 		}
+		bin("le", (*build.Func).Le, func(x, y uint64) uint64 { return b64(compared(enum.IPredSLE, x, y, w)) })
 		add("select", t, []types.Type{build.I1, t, t}, func(f *build.Func, x []build.Value) build.Value { return f.Select(x[0], x[1], x[2]) }, choice)
 		add("select_numbers", t, []types.Type{build.I1}, func(f *build.Func, x []build.Value) build.Value { return f.Select(x[0], c(5), c(-6)) },
 			func(x []uint64) uint64 { n := int64(-6); return choice([]uint64{x[0], 5, uint64(n)}) })

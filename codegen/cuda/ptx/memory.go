@@ -131,7 +131,13 @@ func (s *selection) load(i *ir.InstLoad) {
 		cs = []class{short}
 	}
 	d, n := s.regs(cs), len(cs)
-	s.emit("ld"+s.space(i.Src)+"."+kind+" "+holes(0, n)+", [$"+strconv.Itoa(n)+"$"+strconv.Itoa(n+1)+"];", d, base, offset)
+	space := s.space(i.Src)
+	for _, a := range i.Metadata {
+		if a.Name == "invariant.load" && space == ".global" {
+			space += ".nc"
+		}
+	}
+	s.emit("ld"+space+"."+kind+" "+holes(0, n)+", [$"+strconv.Itoa(n)+"$"+strconv.Itoa(n+1)+"];", d, base, offset)
 	if bit {
 		s.set(i, s.pure(pred, "setp.ne.s16 $0, $1, 0;", operand{r: d[0]}))
 		return

@@ -153,7 +153,7 @@ func programs() []program {
 		each("shared_indices", func(f *build.Func, in, i build.Value) build.Value {
 			t := f.Thread()
 			f.Shared(8 * threads)
-			f.Store(f.Load(f.At(in, i)), f.At(f.SharedAt(build.Int(0), build.I32), t))
+			f.Store(f.LoadOnly(f.At(in, i)), f.At(f.SharedAt(build.Int(0), build.I32), t))
 			f.Store(build.Int(3), f.At(f.SharedAt(build.Int(4*threads), build.I32), t))
 			f.Barrier()
 			end := f.SharedAt(build.Int(4*(threads-1)), build.I32)
