@@ -14,6 +14,10 @@ type Precision struct {
 	// convolutions and attention inside resblocks, and so of the activations
 	// and gradients that are kept there. F32 or Invalid: as declared.
 	Blocks DType
+	// Outside is the same for products and attention outside resblocks, such as
+	// unembeddings. Sums are f32, but logits are rounded to it once; BF16 needs no
+	// scaling of gradients. F32 or Invalid, as in the paper: as declared.
+	Outside DType
 	// Weights is the type of the parameters that only those read. F32 keeps
 	// them as declared: a master copy.
 	Weights DType
@@ -47,7 +51,7 @@ var presets = []struct {
 
 // ParsePrecision reads the name of a preset (fp32; bf16: operands in bfloat16,
 // weights in f32; paper: appendix D) and changes to it, separated by commas:
-// blocks=TYPE, weights=TYPE, moments=TYPE+TYPE, scaling=none|loss|resblock,
+// blocks=TYPE, outside=TYPE, weights=TYPE, moments=TYPE+TYPE, scaling=none|loss|resblock,
 // scale=exact|power. An example is paper,weights=f32,scaling=loss.
 func ParsePrecision(s string) (Precision, error) {
 	name, rest, _ := strings.Cut(s, ",")
@@ -86,6 +90,8 @@ func (p *Precision) change(part string) error {
 	switch key {
 	case "blocks":
 		return float(&p.Blocks, value)
+	case "outside":
+		return float(&p.Outside, value)
 	case "weights":
 		return float(&p.Weights, value)
 	case "moments":
@@ -114,7 +120,7 @@ func (p *Precision) change(part string) error {
 		p.Exact = value == "exact"
 		return nil
 	}
-	return fmt.Errorf("unknown setting %q; one of blocks, weights, moments, scaling, scale", key)
+	return fmt.Errorf("unknown setting %q; one of blocks, outside, weights, moments, scaling, scale", key)
 }
 
 func (p Precision) check() error {
@@ -124,6 +130,7 @@ func (p Precision) check() error {
 		ok   []DType
 	}{
 		{"blocks", p.Blocks, []DType{Invalid, F32, F16, BF16}},
+		{"products outside resblocks", p.Outside, []DType{Invalid, F32, F16, BF16}},
 		{"weights", p.Weights, []DType{Invalid, F32, F16, BF16}},
 		{"first moments", p.Moment1, []DType{Invalid, F32, F16, BF16, E6M9}},
 		{"second moments", p.Moment2, []DType{Invalid, F32, F16, BF16, UE6M10}},

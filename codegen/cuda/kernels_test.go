@@ -3,6 +3,7 @@ package cuda_test
 import (
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"github.com/gouache-ml/gouache/codegen/cuda"
@@ -92,5 +93,29 @@ func TestMap(t *testing.T) {
 		b.Store(y, kern.V(v), b.Op(kern.Add, b.Op(kern.Mul, a, b.Op(kern.Exp, a)), b.Op(kern.Tanh, a)))
 		k := b.Done()
 		t.Logf("%d: %.3g", n, check(t, k, "sm_90a", 1, 1e-6))
+	}
+}
+
+func TestCompilingTwiceGivesTheSameText(t *testing.T) {
+	var kernels []*kern.Kernel
+	for _, n := range []int{64, 4096} {
+		b := kern.NewBuilder("")
+		v := b.Dim(n)
+		x, y := b.Buf("x", ir.F16, n, kern.In), b.Buf("y", ir.F32, n, kern.Out)
+		b.Store(y, kern.V(v), b.Op(kern.Exp, b.Load(x, kern.V(v))))
+		k := b.Done()
+		k.Name = "exp" + string(rune('a'+len(kernels)))
+		kernels = append(kernels, k)
+	}
+	var first *cuda.Code
+	for range 3 {
+		c, err := cuda.Compile(kernels, cuda.Targets())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first != nil && !reflect.DeepEqual(c, first) {
+			t.Error("two compilations of the same kernels differ")
+		}
+		first = c
 	}
 }

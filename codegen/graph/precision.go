@@ -33,11 +33,13 @@ func Precision(f *ir.Func) error {
 	if err := scaleGradients(f); err != nil {
 		return err
 	}
-	if d := p.Blocks; d != ir.Invalid && d != ir.F32 {
-		narrowBlocks(f, d)
+	if narrow(p.Blocks) || narrow(p.Outside) {
+		narrowProducts(f)
 	}
 	return f.Err()
 }
+
+func narrow(d ir.DType) bool { return d != ir.Invalid && d != ir.F32 }
 
 // storage gives the module's weights and moments their types, and every
 // function casts where it reads and writes them. Done again it changes nothing.
@@ -202,27 +204,31 @@ func stream(name string) int {
 	return int(h.Sum32() >> 1)
 }
 
-// narrowBlocks makes contractions and attention in resblocks read and write
-// type d. An operand that is a view of something is that view of it in 16
+// narrowProducts makes contractions and attention read and write the type of
+// the precision. An operand that is a view of something is that view of it in 16
 // bits, so that queries, keys and values stay parts of one tensor.
-func narrowBlocks(f *ir.Func, d ir.DType) {
+func narrowProducts(f *ir.Func) {
 	old := f.Body
 	f.Body = nil
 	subst := map[*ir.Value]*ir.Value{}
-	twin := map[*ir.Value]*ir.Value{} // the same in type d
-	var narrow func(v *ir.Value) *ir.Value
-	narrow = func(v *ir.Value) *ir.Value {
-		if t := twin[v]; t != nil {
+	type typed struct {
+		v *ir.Value
+		d ir.DType
+	}
+	twin := map[typed]*ir.Value{} // the same in another type
+	var narrowed func(v *ir.Value, d ir.DType) *ir.Value
+	narrowed = func(v *ir.Value, d ir.DType) *ir.Value {
+		if t := twin[typed{v, d}]; t != nil {
 			return t
 		}
 		var t *ir.Value
 		if v.Def != nil && moves(v.Def) {
-			x := narrow(v.Def.Args[0])
+			x := narrowed(v.Def.Args[0], d)
 			f.At(v.Def.Pos, func() { t = f.Append(v.Def.Op, x)[0] })
 		} else {
 			t = ops.Cast(v, d)
 		}
-		twin[v] = t
+		twin[typed{v, d}] = t
 		return t
 	}
 	for _, in := range old {
@@ -231,7 +237,8 @@ func narrowBlocks(f *ir.Func, d ir.DType) {
 				in.Args[i] = w
 			}
 		}
-		if !narrows(in) {
+		d := productType(in, f.Module.Precision)
+		if !narrow(d) {
 			f.Body = append(f.Body, in)
 			continue
 		}
@@ -241,13 +248,13 @@ func narrowBlocks(f *ir.Func, d ir.DType) {
 				for i, a := range in.Args {
 					args[i] = a
 					if a.Type.DType.IsFloat() {
-						args[i] = narrow(a)
+						args[i] = narrowed(a, d)
 					}
 				}
 				for i, r := range f.Append(in.Op, args...) {
 					if r.Type.DType != in.Results[i].Type.DType {
 						wide := ops.Cast(r, in.Results[i].Type.DType)
-						twin[wide] = r
+						twin[typed{wide, d}] = r
 						r = wide
 					}
 					subst[in.Results[i]] = r
@@ -258,27 +265,30 @@ func narrowBlocks(f *ir.Func, d ir.DType) {
 	replace(f, subst)
 }
 
-// narrows reports whether in is a product or attention inside a resblock whose
-// floating-point operands are all f32.
-func narrows(in *ir.Instr) bool {
-	if in.Block == nil || !in.Block.Resblock || kept(in) {
-		return false
+// productType is the type that the operands and results of in get, if it is a
+// product or attention whose floating-point operands are all f32.
+func productType(in *ir.Instr, p ir.Precision) ir.DType {
+	if kept(in) {
+		return ir.Invalid
 	}
 	switch op := in.Op.(type) {
 	case ops.Contracter:
 	case ops.Narrower:
 		if !op.Narrows() {
-			return false
+			return ir.Invalid
 		}
 	default:
-		return false
+		return ir.Invalid
 	}
 	for _, a := range in.Args {
 		if d := a.Type.DType; d.IsFloat() && d != ir.F32 {
-			return false
+			return ir.Invalid
 		}
 	}
-	return true
+	if in.Block != nil && in.Block.Resblock {
+		return p.Blocks
+	}
+	return p.Outside
 }
 
 // Reread makes what a resblock's backward pass stores in 16 bits be read from

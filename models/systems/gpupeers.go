@@ -39,7 +39,8 @@ func buildGPUPeers() ([]*ir.Module, error) {
 		}
 	}
 	block := gpuBlock()
-	if err := system.SetPrecision([]*ir.Module{step, block}, "paper"); err != nil {
+	// PyTorch's autocast computes logits in 16 bits too.
+	if err := system.SetPrecision([]*ir.Module{step, block}, "paper,outside=bf16"); err != nil {
 		return nil, err
 	}
 	all := []*ir.Module{gpuGEMM(), gpuAttention(), gpuRows(), block, step}

@@ -119,7 +119,7 @@ func TestMatricesAloneDecay(t *testing.T) {
 }
 
 func TestUnknownSystemNamesTheKnownOnes(t *testing.T) {
-	if _, err := Lookup("nope"); err == nil || !strings.Contains(err.Error(), "demo, emoji, paper, peers") {
+	if _, err := Lookup("nope"); err == nil || !strings.Contains(err.Error(), "demo, emoji, gpupeers, paper, peers") {
 		t.Errorf("error %v", err)
 	}
 }
