@@ -23,6 +23,7 @@ test: tools
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: run gofmt -w on: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
 	go vet ./...
 	go test -timeout 18m ./...
+	GOUACHE_TEST_DEVICE=emu go test -timeout 18m -run '$(EMULATED)' ./tests/compiled ./tests/parity
 
 bench-peers: tools
 	go generate -run 'system (peers|emoji) ' ./models/systems
@@ -42,10 +43,14 @@ gpu-programs:
 gpu-check: gpu-programs
 	bin/gpu-check $(GPU)
 
+# Tests that also run on an emulated GPU: every op, large graphs, and training steps of the three models.
+EMULATED = OpsCompute|LargeGraphs|ModelsMatchPyTorch
+
 # The packages that run machine code; check-long runs their tests on an emulated arm64 as well.
 ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled ./tests/parity
 
 check-long: test
+	GOUACHE_TEST_DEVICE=emu go test -timeout 120m -count=1 ./tests/compiled ./tests/parity
 	@.ci/tools.sh qemu-aarch64-static
 	GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m -count=1 $(ARM64)
 

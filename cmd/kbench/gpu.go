@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -15,6 +16,12 @@ import (
 	device "github.com/gouache-ml/gouache/runtime/device/cuda"
 	"github.com/gouache-ml/gouache/runtime/exec"
 )
+
+// variant is a target under the name it was asked for.
+type variant struct {
+	name string
+	*cuda.Target
+}
 
 // counted is a kernel on the emulator: what a change of it changes, without a
 // GPU.
@@ -42,9 +49,13 @@ func gpu(ctx context.Context, o options, out, diag io.Writer) error {
 	if name == "" {
 		name = cuda.Targets()[0].Name
 	}
-	target, err := cuda.TargetByName(name)
-	if err != nil {
-		return err
+	var targets []variant
+	for n := range strings.SplitSeq(name, ";") {
+		t, err := cuda.TargetByName(n)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, variant{n, t})
 	}
 	s := &session{options: o, out: out, diag: diag, backend: cuda.Backend{}}
 	if err := s.plans(); err != nil {
@@ -57,13 +68,18 @@ func gpu(ctx context.Context, o options, out, diag io.Writer) error {
 		return fmt.Errorf("system %s: no kernel matches -run %q; kbench -system %s -device %s -list shows their names", s.system, s.options.run, s.system, o.device)
 	}
 	if o.device == "emu" {
-		return s.emulate(ctx, target)
+		for _, t := range targets {
+			if err := s.emulate(ctx, t); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return s.onGPU(ctx, target)
+	return s.onGPU(ctx, targets)
 }
 
 // emulate counts what each kernel does.
-func (s *session) emulate(ctx context.Context, target *cuda.Target) error {
+func (s *session) emulate(ctx context.Context, target variant) error {
 	tw := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	if !s.json {
 		fmt.Fprintln(tw, "warp instructions\talu\tspecial\tglobal\tshared\tsync\tmma\twgmma\tbank conflicts\tsectors\tideal\t blocks  kernel\t")
@@ -77,7 +93,7 @@ func (s *session) emulate(ctx context.Context, target *cuda.Target) error {
 			fmt.Fprintf(s.diag, "kbench: left out: %v\n", err)
 			continue
 		}
-		k, err := emu.Compile(x.Kernel, target)
+		k, err := emu.Compile(x.Kernel, target.Target)
 		if err != nil {
 			return err
 		}
@@ -86,7 +102,7 @@ func (s *session) emulate(ctx context.Context, target *cuda.Target) error {
 		if err != nil {
 			return err
 		}
-		r := counted{Kernel: x.Name, Target: target.Name, Stats: st, Seconds: time.Since(start).Seconds()}
+		r := counted{Kernel: x.Name, Target: target.name, Stats: st, Seconds: time.Since(start).Seconds()}
 		for _, e := range k.Entries {
 			r.Blocks += e.Grid[0] * e.Grid[1] * e.Grid[2]
 		}
@@ -104,50 +120,82 @@ func (s *session) emulate(ctx context.Context, target *cuda.Target) error {
 	return tw.Flush()
 }
 
-// onGPU times each kernel.
-func (s *session) onGPU(ctx context.Context, target *cuda.Target) error {
+// onGPU times each kernel for each target.
+func (s *session) onGPU(ctx context.Context, targets []variant) error {
 	d, err := device.Open()
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if _, err := d.Best([]string{target.Name}); err != nil {
-		return err
+	for _, t := range targets {
+		if _, err := d.Best([]string{t.Name}); err != nil {
+			return err
+		}
 	}
 	tw := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	if !s.json {
-		fmt.Fprintf(s.out, "%s, %s\n", d.Name(), target.Name)
-		fmt.Fprintln(tw, "us\tTFLOP/s\tGB/s\t  kernel\t")
+		fmt.Fprintln(s.out, d.Name())
+		fmt.Fprintln(tw, "us\tTFLOP/s\tGB/s\t  target\t  kernel\t")
 	}
 	for _, x := range s.subjects {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r, err := timeOne(d, target, x, s.budget)
-		if err != nil {
-			return err
-		}
-		if s.json {
-			b, err := json.Marshal(r)
-			if err != nil {
+		if err := timeAll(d, targets, x, s.budget, func(r *timed) error {
+			if s.json {
+				b, err := json.Marshal(r)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(s.out, "%s\n", b)
 				return err
 			}
-			fmt.Fprintf(s.out, "%s\n", b)
-			continue
+			_, err := fmt.Fprintf(tw, "%.2f\t%.2f\t%.0f\t  %s\t  %s\t\n", r.Median, r.TFLOPS, r.GBPS, r.Target, r.Kernel)
+			return err
+		}); err != nil {
+			return err
 		}
-		fmt.Fprintf(tw, "%.2f\t%.2f\t%.0f\t  %s\t\n", r.Median, r.TFLOPS, r.GBPS, r.Kernel)
 	}
 	return tw.Flush()
 }
 
-// timeOne times runs of a kernel one after the other, over and over on the same
-// buffers, for about the budget.
-func timeOne(d *device.Device, target *cuda.Target, x *subject, budget time.Duration) (*timed, error) {
+// timeAll times a kernel as it is compiled for each target.
+func timeAll(d *device.Device, targets []variant, x *subject, budget time.Duration, report func(*timed) error) error {
 	c, err := fill(x)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	text, entries, err := cuda.Text(x.Kernel, target, false)
+	var buffers []uint64
+	for i := range x.Bufs {
+		addr, err := d.Alloc(int64(len(c.data[i])), false)
+		if err != nil {
+			return err
+		}
+		defer d.Free(addr)
+		if err := d.Upload(addr, c.data[i]); err != nil {
+			return err
+		}
+		buffers = append(buffers, addr)
+	}
+	if err := d.Wait(); err != nil {
+		return err
+	}
+	for _, t := range targets {
+		r, err := timeOne(d, t, x, buffers, budget)
+		if err != nil {
+			return err
+		}
+		if err := report(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// timeOne times runs of a kernel one after the other, over and over on the same
+// buffers, for about the budget.
+func timeOne(d *device.Device, target variant, x *subject, buffers []uint64, budget time.Duration) (*timed, error) {
+	text, entries, err := cuda.Text(x.Kernel, target.Target, false)
 	if err != nil {
 		return nil, err
 	}
@@ -156,21 +204,6 @@ func timeOne(d *device.Device, target *cuda.Target, x *subject, budget time.Dura
 		return nil, fmt.Errorf("kernel %s: %w", x.Name, err)
 	}
 	defer code.Close()
-	var buffers []uint64
-	for i := range x.Bufs {
-		addr, err := d.Alloc(int64(len(c.data[i])), false)
-		if err != nil {
-			return nil, err
-		}
-		defer d.Free(addr)
-		if err := d.Upload(addr, c.data[i]); err != nil {
-			return nil, err
-		}
-		buffers = append(buffers, addr)
-	}
-	if err := d.Wait(); err != nil {
-		return nil, err
-	}
 	var calls []exec.Call
 	for _, e := range entries {
 		xe := exec.Entry{Name: e.Name, Grid: e.Grid, Block: e.Block, Shared: e.Shared, Cluster: e.Cluster, Args: e.Args}
@@ -193,5 +226,5 @@ func timeOne(d *device.Device, target *cuda.Target, x *subject, budget time.Dura
 	}
 	slices.Sort(all[2:]) // the first are warm-up
 	t := all[2:][(len(all)-2)/2]
-	return &timed{Kernel: x.Name, Target: target.Name, Device: d.Name(), Median: 1e6 * t, TFLOPS: float64(x.FLOPs) / t / 1e12, GBPS: float64(x.bytes) / t / 1e9}, nil
+	return &timed{Kernel: x.Name, Target: target.name, Device: d.Name(), Median: 1e6 * t, TFLOPS: float64(x.FLOPs) / t / 1e12, GBPS: float64(x.bytes) / t / 1e9}, nil
 }

@@ -49,7 +49,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.program, "program", "", "run `MODEL.PROGRAM` whole and show where its time goes; with -run, measure its kernels alone")
 	f.StringVar(&run, "run", "", "measure kernels whose name matches the `regexp` (default all)")
 	f.IntVar(&o.threads, "threads", runtime.GOMAXPROCS(0), "threads that share a kernel's chunks")
-	f.StringVar(&o.target, "target", "", "kernel `variant`, such as x86-64-v3 (default the best this processor runs) or sm_80 (default the best)")
+	f.StringVar(&o.target, "target", "", "kernel `variant`, such as x86-64-v3 (default the best this processor runs) or sm_80 (default the best); several GPU targets with semicolons between")
 	f.StringVar(&o.device, "device", "cpu", "where kernels run: cpu; emu, a GPU that is emulated, which counts instructions and memory accesses; or cuda")
 	f.IntVar(&o.count, "count", 1, "measure every kernel this many times, for benchstat; least runs of a program")
 	f.DurationVar(&o.budget, "time", 200*time.Millisecond, "time for each measurement")

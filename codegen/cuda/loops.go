@@ -83,6 +83,15 @@ func splitOf(k *kern.Kernel) split {
 	case extent <= 16:
 		return split{points: 16, lanes: 8, width: 1}
 	}
+	// Rows that several loops read should still be in the first-level cache for
+	// the second: those of 2,048 threads in 128 KiB.
+	lanes := warp
+	for bytes := reread(k); lanes < 256 && lanes*64 < bytes; {
+		lanes *= 2
+	}
+	if lanes > warp {
+		return split{points: 1, lanes: lanes, width: 1}
+	}
 	return split{points: 4, lanes: warp, width: 1}
 }
 
@@ -175,6 +184,38 @@ func walks(k *kern.Kernel) (extent, byLoop, byPoint int) {
 		})
 	}
 	return extent, byLoop, byPoint
+}
+
+// reread is how many bytes of a point's memory several of k's loops read.
+func reread(k *kern.Kernel) int {
+	loops := make([]map[int]bool, 0)
+	bytes := map[int]int{}
+	for _, l := range k.Body {
+		if l.Prim != kern.Loop {
+			continue
+		}
+		seen := map[int]bool{}
+		each(l.Body, func(n *kern.Node) {
+			if n.Prim == kern.Load && n.At.Coef(l.Vars[0]) != 0 && len(n.At.Terms) > 1 {
+				seen[n.Buf] = true
+				bytes[n.Buf] = l.Vars[0].Extent * k.Bufs[n.Buf].DType.Size()
+			}
+		})
+		loops = append(loops, seen)
+	}
+	total := 0
+	for b, n := range bytes {
+		count := 0
+		for _, seen := range loops {
+			if seen[b] {
+				count++
+			}
+		}
+		if count > 1 {
+			total += n
+		}
+	}
+	return total
 }
 
 // smallest is the size of the smallest elements that k reads in its loops.
