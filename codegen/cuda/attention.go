@@ -26,15 +26,20 @@ import (
 // often.
 //
 // There are two kinds of such kernels: products of 16-bit operands on matrix
-// units (attention_mma.go) and everything else in f32 (attention_f32.go).
-// Decoding (attention_decode.go) has one query for a head and reads the list of
-// its keys from its operand.
+// units (attention_flash.go, with the units in attention_mma.go and
+// attention_wgmma.go) and everything else in f32 (attention_f32.go). Decoding
+// (attention_decode.go) has one query for a head and reads the list of its keys
+// from its operand.
 
 func init() {
 	templates["attention_fwd"] = emitAttentionForward
 	templates["attention_bwd"] = emitAttentionBackward
 	templates["attention_decode"] = emitAttentionDecode
 }
+
+// mostElements is the longest row that 16 rows and tiles of 16 columns leave
+// enough of sm_70's shared memory for, 96 KB.
+const mostElements = 256
 
 // attention is what the kernels of a template have in common.
 type attention struct {
@@ -50,6 +55,9 @@ func newAttention(m *build.Module, k *kern.Kernel) (*attention, error) {
 	a := &attention{m: m, k: k, b: p.Int("B"), t: p.Int("T"), h: p.Int("H"), d: p.Int("D"), scale: p.F}
 	if p.Mask == "" {
 		return nil, fmt.Errorf("internal: kernel %s: template %s has no mask", k.Name, p.Name)
+	}
+	if a.d > mostElements {
+		return nil, fmt.Errorf("kernel %s: heads of %d elements; attention on a GPU takes up to %d", k.Name, a.d, mostElements)
 	}
 	var err error
 	if a.mask, err = mask.Parse(p.Mask); err != nil {
@@ -150,19 +158,19 @@ type rowBlock struct {
 	rows    Value // how many
 	row     Value // the list of their positions
 	columns Value // how many
-	count   Value // tiles
 	column  Value // the list of their positions
-	whole   Value // leading tiles that need no words
-	words   Value
+	count   Value // of tiles
+	whole   Value // of leading tiles that need no words
+	words   Value // of the others
 	busy    Value
 }
 
 // open reads what the table says about a block.
 func (a *attender) open(t tiling, block Value) *rowBlock {
+	const record = 8 // words
 	table := a.Cast(a.table(t.words), build.I32)
-	const record = 8
 	at := a.At(table, a.MulI(a.AddI(block, 1), record))
-	word := func(i int) Value { return a.Load(a.At(at, build.Int(i))) }
+	word := func(i int) Value { return a.LoadOnly(a.At(at, build.Int(i))) }
 	x := &rowBlock{tiling: t, rows: word(0), columns: word(2), whole: word(3)}
 	x.row, x.column = a.At(table, word(1)), a.At(table, word(4))
 	x.words, x.busy = a.At(table, word(5)), a.At(table, word(6))
@@ -170,12 +178,12 @@ func (a *attender) open(t tiling, block Value) *rowBlock {
 	return x
 }
 
-// grid is the launch of a block of threads for every block of a table and head;
-// open says which a block of threads has.
+// grid is the launch of a block of threads for every block of a table and head.
 func (a *attention) grid(name string, t tiling, threads int) Entry {
 	return Entry{Name: name, Grid: [3]int{t.blocks * a.heads(), 1, 1}, Block: threads, Args: allBuffers(a.k)}
 }
 
+// begin finds the head and the block of the table that a block of threads has.
 func (a *attender) begin(t tiling) *rowBlock {
 	b := a.BlockX()
 	a.of(a.Div(b, t.blocks))

@@ -124,7 +124,7 @@ func (x *plain) copy(op int, list Value, n int, count Value, to int) {
 	for i := 0; i < n*quads; i += plainThreads {
 		at := x.AddI(x.id, i)
 		row, part := x.Div(at, quads), x.MulI(x.Rem(at, quads), 4)
-		from := x.Add(x.MulI(x.Load(x.At(list, row)), x.stride(op)), part)
+		from := x.Add(x.MulI(x.LoadOnly(x.At(list, row)), x.stride(op)), part)
 		var exists Value
 		if count != nil {
 			exists = x.Lt(row, count)
@@ -293,7 +293,7 @@ func (x *plain) walk(state []Value, f plainStep) []Value {
 		masked := x.Compare(enum.IPredSGE, tile, build.Int(0))
 		within := x.AndI(from, tileSize-1)
 		got := x.IfElse(masked, func() []Value {
-			busy := x.ShrV(x.Load(x.At(x.tiles.busy, tile)), x.Shr(x.id, 5))
+			busy := x.ShrV(x.LoadOnly(x.At(x.tiles.busy, tile)), x.Shr(x.id, 5))
 			busy = x.ShrV(busy, x.MulI(x.Div(within, groupSize), warps))
 			groups := 0
 			for g := range x.step / groupSize {
@@ -302,7 +302,7 @@ func (x *plain) walk(state []Value, f plainStep) []Value {
 			out := []Value{x.AndI(busy, groups)}
 			at := x.MulI(x.Add(x.MulI(tile, tileSize/maskBits), x.Div(within, maskBits)), x.tiles.shape.Lanes)
 			x.rowsOf(func(_ int, row Value) {
-				w := x.Load(x.At(x.tiles.words, x.Add(at, row)))
+				w := x.LoadOnly(x.At(x.tiles.words, x.Add(at, row)))
 				if x.step < maskBits {
 					w = x.ShrV(w, x.AndI(within, maskBits-1))
 				}
@@ -352,7 +352,7 @@ func (x *plain) out(op int, sums []Value, factor func(i int) Value) {
 	x.rowsOf(func(i int, row Value) {
 		by := factor(i)
 		x.If(x.Lt(row, x.tiles.rows), func() {
-			first := x.MulI(x.Load(x.At(x.tiles.row, row)), x.stride(op))
+			first := x.MulI(x.LoadOnly(x.At(x.tiles.row, row)), x.stride(op))
 			for q := range per / 4 {
 				part := x.AddI(x.MulI(x.col, 4), q*4*columnThreads)
 				v := make1(4)
@@ -438,7 +438,7 @@ func (a *attention) forward() Entry {
 		inverse = append(inverse, x.FDiv(build.Float(1), sum))
 		l := x.FMA(state[i], build.Float(math.Ln2), x.log(sum))
 		x.If(x.And(x.Eq(x.col, build.Int(0)), x.Lt(row, x.tiles.rows)), func() {
-			x.Store(l, x.At(to, x.MulI(x.Load(x.At(x.tiles.row, row)), stride)))
+			x.Store(l, x.At(to, x.MulI(x.LoadOnly(x.At(x.tiles.row, row)), stride)))
 		})
 	})
 	x.out(out, state[2*x.each:], func(i int) Value { return inverse[i] })
@@ -459,7 +459,7 @@ func (a *attention) queryGradient() Entry {
 	l, lStride := x.perHead(lse)
 	e, eStride := x.perHead(delta)
 	x.rowsOf(func(i int, row Value) {
-		at := x.Load(x.At(x.tiles.row, row))
+		at := x.LoadOnly(x.At(x.tiles.row, row))
 		low[i] = x.FMul(x.Load(x.At(l, x.MulI(at, lStride))), build.Float(-log2e))
 		minus[i] = x.FNeg(x.Load(x.At(e, x.MulI(at, eStride))))
 	})
@@ -500,7 +500,7 @@ func (a *attention) keyGradients() Entry {
 	acc := x.walk(append(x.sums(), x.sums()...), func(list Value, words, acc []Value) []Value {
 		var low, minus []Value
 		x.columnsOf(func(_ int, col Value) {
-			at := x.Load(x.At(list, col)) // lists are as long as tiles
+			at := x.LoadOnly(x.At(list, col)) // lists are as long as tiles
 			low = append(low, x.FMul(x.Load(x.At(l, x.MulI(at, lStride))), build.Float(-log2e)))
 			minus = append(minus, x.FNeg(x.Load(x.At(e, x.MulI(at, eStride)))))
 		})

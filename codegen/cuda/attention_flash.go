@@ -135,7 +135,7 @@ func (x *flash) words(at Value) []Value {
 	out := make1(0)
 	shift := x.Shl(x.AndI(x.lane, 3), 1)
 	x.rowsOf(func(_ int, row Value) {
-		out = append(out, x.ShrV(x.Load(x.At(at, row)), shift))
+		out = append(out, x.ShrV(x.LoadOnly(x.At(at, row)), shift))
 	})
 	return out
 }
@@ -165,7 +165,7 @@ type copier struct {
 
 func (x *flash) copier(rows int) *copier {
 	parts := x.d / 8
-	c := &copier{x: x, rows: rows, turns: ceil(rows*parts, x.threads)}
+	c := &copier{x: x, rows: rows, turns: rows * parts / x.threads} // 64 rows and an even number of parts: no rest
 	if x.threads%(8*parts) == 0 {
 		c.turn = x.threads / parts // whole swizzles too
 	}
@@ -188,9 +188,9 @@ func (c *copier) positions(list Value) []Value {
 	first := c.x.At(list, c.row[0])
 	for i := range c.turns {
 		if c.turn > 0 {
-			out = append(out, c.x.Load(c.x.At(first, build.Int(i*c.turn))))
+			out = append(out, c.x.LoadOnly(c.x.At(first, build.Int(i*c.turn))))
 		} else {
-			out = append(out, c.x.Load(c.x.At(list, c.row[i])))
+			out = append(out, c.x.LoadOnly(c.x.At(list, c.row[i])))
 		}
 	}
 	return out
@@ -219,12 +219,7 @@ func (c *copier) copy(ops []int, bases, positions []Value, n, to Value) {
 				from = x.At(first, build.Int(v.Offset-w.Offset))
 			}
 			place := x.AddI(x.Add(to, c.to[i]), j*x.tileBytes(c.rows))
-			copy := func() { x.Call("gpu.cp.async.16", build.Void, place, x.GlobalAddress(from), bytes) }
-			if (i+1)*x.threads > c.rows*x.d/8 {
-				x.If(x.Lt(c.row[i], build.Int(c.rows)), copy)
-			} else {
-				copy()
-			}
+			x.Call("gpu.cp.async.16", build.Void, place, x.GlobalAddress(from), bytes)
 		}
 	}
 }
@@ -316,7 +311,7 @@ func (x *flash) walk(columns int, begin func() (state []Value), f step) []Value 
 		i = x.Select(x.Lt(i, last), i, last)
 		out := c.positions(list(i))
 		if per != nil {
-			out = append(out, x.Load(x.At(list(i), x.AndI(x.Thread(), tileSize-1))))
+			out = append(out, x.LoadOnly(x.At(list(i), x.AndI(x.Thread(), tileSize-1))))
 		}
 		return out
 	}
@@ -330,20 +325,27 @@ func (x *flash) walk(columns int, begin func() (state []Value), f step) []Value 
 	x.await(ahead)
 	x.Barrier()
 	state := begin()
+	// What the next turn begins with is loaded before this one's work: the
+	// positions to be copied, and the word of busy warps.
+	busyAt := func(i Value) Value {
+		j := x.Sub(i, x.tiles.whole)
+		return x.LoadOnly(x.At(x.tiles.busy, x.Select(x.Lt(j, build.Int(0)), build.Int(0), j)))
+	}
 	n := len(state)
-	turn := func(work func(i, stage Value, state []Value) []Value) func(i Value, c []Value) []Value {
+	turn := func(work func(i, stage, busy Value, state []Value) []Value) func(i Value, c []Value) []Value {
 		return func(i Value, c []Value) []Value {
 			x.await(ahead - 1)
 			x.Barrier()
 			next := x.AddI(i, ahead)
-			x.If(x.Lt(next, x.tiles.count), func() { fetch(next, c[n:]) })
+			x.If(x.Lt(next, x.tiles.count), func() { fetch(next, c[n+1:]) })
 			x.Call("gpu.cp.async.commit", build.Void)
-			after := positions(x.AddI(next, 1))
-			return append(work(i, stageAt(i), c[:n:n]), after...)
+			after := append([]Value{busyAt(x.AddI(i, 1))}, positions(x.AddI(next, 1))...)
+			return append(work(i, stageAt(i), c[n], c[:n:n]), after...)
 		}
 	}
-	state = append(append([]Value(nil), state...), positions(build.Int(ahead))...)
-	state = x.For(build.Int(0), x.tiles.whole, build.Int(1), state, turn(func(i, stage Value, s []Value) []Value {
+	state = append(append([]Value(nil), state...), busyAt(build.Int(0)))
+	state = append(state, positions(build.Int(ahead))...)
+	state = x.For(build.Int(0), x.tiles.whole, build.Int(1), state, turn(func(_, stage, _ Value, s []Value) []Value {
 		for at := 0; at < tileSize; at += columns {
 			s = f(stage, build.Int(at), columns, nil, s)
 		}
@@ -354,10 +356,9 @@ func (x *flash) walk(columns int, begin func() (state []Value), f step) []Value 
 	if x.together > 1 {
 		number = x.ShuffleFrom(x.Div(x.warp, x.together), build.Int(0)) // so that the assembler knows that a warp has one
 	}
-	state = x.For(x.tiles.whole, x.tiles.count, build.Int(1), state, turn(func(i, stage Value, s []Value) []Value {
-		j := x.Sub(i, x.tiles.whole)
-		busy := x.ShrV(x.Load(x.At(x.tiles.busy, j)), number)
-		words := x.At(x.tiles.words, x.MulI(j, tileSize/maskBits*x.tiles.shape.Lanes))
+	state = x.For(x.tiles.whole, x.tiles.count, build.Int(1), state, turn(func(i, stage, busy Value, s []Value) []Value {
+		busy = x.ShrV(busy, number)
+		words := x.At(x.tiles.words, x.MulI(x.Sub(i, x.tiles.whole), tileSize/maskBits*x.tiles.shape.Lanes))
 		return x.For(build.Int(0), build.Int(tileSize/maskBits), build.Int(1), s, func(half Value, s []Value) []Value {
 			mine := x.ShrV(busy, x.MulI(half, 2*many))
 			has := func(group int) Value {
@@ -465,7 +466,7 @@ func (x *flash) out(op int, acc []Value) {
 		v := x.Load(x.SharedAt(x.Add(base, x.Add(x.MulI(row, pitch), x.MulI(part, 16))), quarter))
 		row = x.Add(first, row)
 		x.If(x.Lt(row, x.tiles.rows), func() {
-			place := x.Add(x.MulI(x.Load(x.At(x.tiles.row, row)), x.stride(op)), x.MulI(part, 8))
+			place := x.Add(x.MulI(x.LoadOnly(x.At(x.tiles.row, row)), x.stride(op)), x.MulI(part, 8))
 			x.Store(v, x.Cast(x.At(to, place), quarter))
 		})
 	}
@@ -557,7 +558,7 @@ func (a *attention) forwardMatrix(t *Target, kind string) Entry {
 		first := x.Eq(x.AndI(x.lane, 3), build.Int(0))
 		x.If(x.And(first, x.Lt(row, x.tiles.rows)), func() {
 			l := x.FMul(x.FAdd(top[r], x.Lg2(sum[r])), build.Float(math.Ln2))
-			x.Store(l, x.At(to, x.MulI(x.Load(x.At(x.tiles.row, row)), stride)))
+			x.Store(l, x.At(to, x.MulI(x.LoadOnly(x.At(x.tiles.row, row)), stride)))
 		})
 	})
 	x.Return()
@@ -614,7 +615,7 @@ func (a *attention) queryGradientMatrix(t *Target, kind string) Entry {
 	l, lStride := x.perHead(lse)
 	e, eStride := x.perHead(delta)
 	x.rowsOf(func(r int, row Value) {
-		at := x.Load(x.At(x.tiles.row, row))
+		at := x.LoadOnly(x.At(x.tiles.row, row))
 		low[r] = x.FMul(x.Load(x.At(l, x.MulI(at, lStride))), build.Float(-log2e))
 		minus[r] = x.FNeg(x.Load(x.At(e, x.MulI(at, eStride))))
 	})
@@ -669,23 +670,24 @@ func (a *attention) keyGradientsMatrix(t *Target, kind string) Entry {
 		p := x.scores(nil, own[0], x.tile(stage, 0), from, n)
 		// lse and delta of the columns lie behind the rows.
 		column := x.Add(x.Sub(x.tile(stage, 2), x.shared), x.MulI(x.Add(from, x.MulI(x.AndI(x.lane, 3), 2)), 4))
-		low, minus := make1(0), make1(0)
-		for j := range n / 8 {
-			l := x.Load(x.SharedAt(x.AddI(column, 32*j), pair))
-			e := x.Load(x.SharedAt(x.AddI(column, 32*j+4*tileSize), pair))
-			for i := range 2 {
-				low = append(low, x.FMul(x.Elem(l, i), build.Float(-log2e)))
-				minus = append(minus, x.FNeg(x.Elem(e, i)))
+		perColumn := func(operand int, by Value) []Value {
+			var out []Value
+			for j := range n / 8 {
+				v := x.Load(x.SharedAt(x.AddI(column, 32*j+4*tileSize*operand), pair))
+				out = append(out, x.FMul(x.Elem(v, 0), by), x.FMul(x.Elem(v, 1), by))
 			}
+			return out
 		}
 		of := func(i int) int { return i/4%(n/8)*2 + i%2 }
 		ds := make1(len(p))
+		minus := perColumn(1, build.Float(-1))
 		for i := range ds {
 			ds[i] = minus[of(i)]
 		}
 		ds = x.scores(ds, own[1], x.tile(stage, 1), from, n)
 		p = x.settle(p, 1)
 		x.where(words, p, n, build.Float(math.Inf(-1)))
+		low := perColumn(0, build.Float(-log2e)) // not before: there are no registers for it
 		for i := range p {
 			p[i] = x.FastEx2(x.FMA(p[i], scale, low[of(i)]))
 		}

@@ -1,7 +1,5 @@
 package cuda
 
-import "github.com/gouache-ml/gouache/codegen/cuda/build"
-
 // mmaUnit multiplies by mma.m16n8k16, a warp alone, from sm_80 on.
 //
 // Rows in shared memory are 16 bytes longer than they need be, so that the eight
@@ -92,5 +90,3 @@ func (u *mmaUnit) collect(acc []Value, l left, tile, from Value, n int) []Value 
 func (u *mmaUnit) settle(acc []Value, _ int) []Value { return acc }
 
 func (u *mmaUnit) arrived() {}
-
-var _ = build.Int

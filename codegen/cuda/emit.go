@@ -388,7 +388,7 @@ func (e *emitter) node(n *kern.Node) error {
 		if e.loop != nil {
 			return e.loop(n)
 		}
-		return e.sequential(n, build.Int(0), build.Int(1))
+		return e.sequential(nestOf(n), build.Int(0), build.Int(1))
 	case kern.Acc:
 		return fmt.Errorf("internal: kernel %s: %%%d: accumulator of no loop", e.k.Name, n.ID)
 	}
@@ -461,27 +461,73 @@ func (e *emitter) combine(a kern.Reduction, x, y Value) Value {
 	return e.Maximum(x, y)
 }
 
-// sequential emits a loop whose variable starts at from and goes on by step, an
-// i32 each, and gives its accumulators their values.
-func (e *emitter) sequential(n *kern.Node, from, step Value) error {
-	v := n.Vars[0]
+// nest is a loop, or several of which each does nothing but run the next and take in
+// what that added up: one loop over all their iterations, the innermost running
+// fastest.
+type nest struct {
+	outer, inner *kern.Node
+	vars         []*kern.Var
+}
+
+func nestOf(l *kern.Node) nest {
+	n := nest{l, l, []*kern.Var{l.Vars[0]}}
+	for {
+		var next *kern.Node
+		for _, x := range n.inner.Body {
+			switch {
+			case x.Prim == kern.Loop && next == nil:
+				next = x
+			case x.Prim == kern.Acc && x.Args[0] == next:
+			default:
+				return n
+			}
+		}
+		if next == nil || len(next.Accs) != len(n.inner.Accs) || stores(next.Body) {
+			return n
+		}
+		for i, a := range n.inner.Accs {
+			if a.Val.Prim != kern.Acc || a.Val.Args[0] != next || int(a.Val.I) != i || next.Accs[i].Combine != a.Combine {
+				return n
+			}
+		}
+		n.inner = next
+		n.vars = append(n.vars, next.Vars[0])
+	}
+}
+
+func stores(body []*kern.Node) bool {
+	found := false
+	each(body, func(n *kern.Node) { found = found || n.Prim == kern.Store })
+	return found
+}
+
+// extent is the number of iterations.
+func (n nest) extent() int { return points(n.vars) }
+
+// last is the variable that runs fastest.
+func (n nest) last() *kern.Var { return n.vars[len(n.vars)-1] }
+
+// sequential emits a loop whose iterations start at from and go on by step, an i32
+// each, and gives its accumulators their values.
+func (e *emitter) sequential(l nest, from, step Value) error {
+	n, v := l.inner, l.last()
 	var carried []Value
 	for _, a := range n.Accs {
 		for range e.width {
 			carried = append(carried, identity(a))
 		}
 	}
-	outer, loop, once := e.vars[v.ID], e.loop, e.once
+	loop, once := e.loop, e.once
 	e.loop, e.once = nil, nil
 	var err error
 	turn := func(i Value, c []Value) []Value {
 		if err != nil {
 			return c
 		}
+		e.unflatten(l.vars, i)
 		if e.run == v {
-			e.set(v, e.each(func(p int) Value { return e.AddI(i, p) })...)
-		} else {
-			e.set(v, i)
+			first := e.vars[v.ID][0]
+			e.set(v, e.each(func(p int) Value { return e.AddI(first, p) })...)
 		}
 		// A product that is only summed is fused into the sum.
 		skip := map[*kern.Node]bool{}
@@ -514,11 +560,12 @@ func (e *emitter) sequential(n *kern.Node, from, step Value) error {
 	}
 	out := carried
 	stride, fixed := step.(*constant.Int)
-	if turns := unroll(n); turns > 1 && fixed && v.Extent >= turns*int(stride.X.Int64()) {
+	extent := l.extent()
+	if turns := unroll(n); turns > 1 && fixed && extent >= turns*int(stride.X.Int64()) {
 		// Several iterations at a time, in order, so that their loads are under way
 		// together; ptxas doesn't unroll loops that start at a thread's number.
 		by := int(stride.X.Int64())
-		next := e.For(from, build.Int(v.Extent-(turns-1)*by), build.Int(turns*by), append([]Value{from}, carried...), func(i Value, c []Value) []Value {
+		next := e.For(from, build.Int(extent-(turns-1)*by), build.Int(turns*by), append([]Value{from}, carried...), func(i Value, c []Value) []Value {
 			c = c[1:]
 			for u := range turns {
 				c = turn(e.AddI(i, u*by), c)
@@ -527,12 +574,12 @@ func (e *emitter) sequential(n *kern.Node, from, step Value) error {
 		})
 		from, out = next[0], next[1:]
 	}
-	out = e.For(from, build.Int(v.Extent), step, out, turn)
-	e.vars[v.ID], e.loop, e.once = outer, loop, once
+	out = e.For(from, build.Int(extent), step, out, turn)
+	e.loop, e.once = loop, once
 	if err != nil {
 		return err
 	}
-	for _, acc := range e.accs(n) {
+	for _, acc := range e.accs(l.outer) {
 		e.vals[acc.ID] = out[int(acc.I)*e.width : int(acc.I+1)*e.width]
 	}
 	return nil

@@ -122,7 +122,7 @@ func neighbours(k *kern.Kernel, body []*kern.Node, v *kern.Var) int {
 			case kern.Load, kern.Store:
 				ok = ok && (n.At.Coef(v) == 0 || aligned(n.At) && len(n.Guards) == 0 && k.Bufs[n.Buf].DType.Size() > 1)
 			case kern.Loop:
-				ok = ok && !nested(n)
+				ok = ok && (!nested(n) || nestOf(n).inner != n)
 			}
 		})
 		if ok {
@@ -159,8 +159,8 @@ func cheap(k *kern.Kernel) bool {
 }
 
 // walks counts the accesses inside loops that go from element to element with
-// the outermost loop's variable or with the last dimension of the grid, and the
-// iterations of the longest outermost loop.
+// the loop's variable or with the last dimension of the grid, and the iterations of
+// the longest loop.
 func walks(k *kern.Kernel) (extent, byLoop, byPoint int) {
 	var last *kern.Var
 	if len(k.Dims) > 0 {
@@ -170,12 +170,13 @@ func walks(k *kern.Kernel) (extent, byLoop, byPoint int) {
 		if l.Prim != kern.Loop {
 			continue
 		}
-		extent = max(extent, l.Vars[0].Extent)
-		each(l.Body, func(n *kern.Node) {
+		in := nestOf(l)
+		extent = max(extent, in.extent())
+		each(in.inner.Body, func(n *kern.Node) {
 			if n.Prim != kern.Load && n.Prim != kern.Store {
 				return
 			}
-			if n.At.Coef(l.Vars[0]) == 1 {
+			if n.At.Coef(in.last()) == 1 {
 				byLoop++
 			}
 			if last != nil && n.At.Coef(last) == 1 {
@@ -359,11 +360,12 @@ func emitLoops(m *build.Module, k *kern.Kernel) ([]Entry, error) {
 	shared := 0
 	e.loop = func(l *kern.Node) error {
 		from, step := lane, s.lanes
-		if w := neighbours(k, l.Body, l.Vars[0]); !s.across && w > 1 {
-			e.width, e.run = w, l.Vars[0]
+		in := nestOf(l)
+		if w := neighbours(k, in.inner.Body, in.last()); !s.across && w > 1 {
+			e.width, e.run = w, in.last()
 			from, step = e.MulI(lane, w), s.lanes*w
 		}
-		err := e.sequential(l, from, build.Int(step))
+		err := e.sequential(in, from, build.Int(step))
 		if !s.across {
 			e.width, e.run = 1, nil
 		}

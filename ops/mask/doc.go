@@ -62,7 +62,8 @@
 //	                      block may have (the last one repeated)
 //	  2                   number of its columns
 //	  3                   number of leading tiles, of 64 columns each, that all
-//	                      rows are allowed whole: they have no mask words
+//	                      rows are allowed whole, and no warp is without rows:
+//	                      they have no mask words
 //	  4                   offset of the list of the columns' positions, rounded
 //	                      up to whole tiles (the last one repeated)
 //	  5                   offset of the mask words of the other tiles: for every
@@ -71,7 +72,7 @@
 //	                      is allowed
 //	  6                   offset of a word for each of those tiles, whose bit
 //	                      g*w + i is set when a row of warp i of w is allowed a
-//	                      column of group g
+//	                      column of group g; and one more word
 //
 // Bits of rows and columns that don't exist are 0, except that whole tiles have
 // none. Records begin at multiples of 4 words. A block whose rows are allowed no

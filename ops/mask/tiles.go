@@ -2,6 +2,7 @@ package mask
 
 import (
 	"cmp"
+	"fmt"
 	"math/bits"
 	"slices"
 )
@@ -23,6 +24,12 @@ func (s Shape) warps() int { return s.Lanes / s.Warp }
 // for its layout. Rows are queries and columns keys, or, transposed, rows are
 // keys and columns queries.
 func Tiles(m Mask, t int, s Shape, transposed bool) []int32 {
+	kind := fmt.Sprintf("tiles %d %d %v", s.Lanes, s.Warp, transposed)
+	return memo(kind, m, t, func(m Mask, t int) []int32 { return tileTable(m, t, s, transposed) })
+}
+
+// tileTable puts rows into blocks in the way that costs least.
+func tileTable(m Mask, t int, s Shape, transposed bool) []int32 {
 	p := pairs{t: t, lists: lists(m, t, transposed)}
 	var best []tiled
 	least := -1
@@ -152,6 +159,9 @@ func (p pairs) tile(rows []int, s Shape) tiled {
 		return cmp.Or(a.first-b.first, a.last-b.last)
 	})
 	whole := len(all) / TileSize
+	if len(rows) <= s.Lanes-s.Warp {
+		whole = 0 // a warp has no rows and can leave out everything
+	}
 	rest := all[whole*TileSize:]
 	var best tiled
 	for i, order := range [][]column{append(slices.Clone(rest), some...), append(some, rest...)} {
@@ -222,6 +232,7 @@ func lay(bs []tiled, s Shape) []int32 {
 		for _, w := range b.busy {
 			table = append(table, int32(w))
 		}
+		table = append(table, 0) // read ahead
 		for len(table)%4 != 0 {
 			table = append(table, 0)
 		}
