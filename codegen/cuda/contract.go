@@ -148,7 +148,7 @@ func emitF32(m *build.Module, target *Target, p *product) ([]Entry, error) {
 	nM, nN, nK := points(p.m), points(p.n), points(p.k)
 	tilesN, tilesM := ceil(nN, t.n), ceil(nM, t.m)
 	blocks := tilesN * tilesM * points(p.batch)
-	parts := target.parts(blocks, ceil(nK, t.k), t.m*t.n/threads)
+	parts := target.parts(blocks, ceil(nK, t.k))
 	steps := ceil(ceil(nK, t.k), parts)
 	f := m.Kernel(k.Name, build.Limits{Threads: threads, Cluster: parts}, 0, len(k.Bufs))
 	e := newEmitter(f, k)
@@ -569,16 +569,22 @@ func (d *ending) epilogue(r results, m0, n0, tid Value, threads int) error {
 		from = e.MulI(d.part, size)
 		to = e.AddI(from, size)
 	}
-	many := min(d.places, size/each)
+	many := max(1, min(d.places, size/each))
 	var err error
 	e.For(from, to, build.Int(each*many), nil, func(at Value, _ []Value) []Value {
 		var places []place
 		for i := range many {
 			x := e.Add(at, e.AddI(e.MulI(tid, d.run), i*each))
+			var mine Value
+			if size < each { // fewer runs than threads
+				mine = e.Lt(x, to)
+				x = e.Select(mine, x, from)
+			}
 			row, col := e.Div(x, r.cols), e.Rem(x, r.cols)
 			sums := d.sums(e.AddI(e.MulI(e.Add(e.MulI(row, r.ld), col), 4), d.at0))
 			row, col = e.Add(m0, row), e.Add(n0, col)
-			places = append(places, place{row, col, e.both(e.inside(row, nM, r.rows), e.inside(col, nN, r.cols)), sums})
+			in := e.both(mine, e.both(e.inside(row, nM, r.rows), e.inside(col, nN, r.cols)))
+			places = append(places, place{row, col, in, sums})
 		}
 		err = d.finish(places)
 		return nil
@@ -618,13 +624,12 @@ func (d *ending) sums(at Value) []Value {
 // parts is how many blocks share each sum: as many as a cluster may have if there
 // are few tiles and long sums, such as the gradients of small weights. So 16
 // tiles of 64x64 that sum 10,240 terms take 128 multiprocessors in place of 16.
-// each is the results of a thread, of which 4 at least remain.
-func (t *Target) parts(tiles, steps, each int) int {
+func (t *Target) parts(tiles, steps int) int {
 	parts := 1
 	if t.Name != "sm_90a" {
 		return 1
 	}
-	for parts < 8 && tiles*parts*2 <= multiprocessors && steps >= 16*parts && each >= 8*parts {
+	for parts < 8 && tiles*parts*2 <= multiprocessors && steps >= 16*parts {
 		parts *= 2
 	}
 	return parts

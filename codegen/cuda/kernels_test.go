@@ -119,3 +119,26 @@ func TestCompilingTwiceGivesTheSameText(t *testing.T) {
 		first = c
 	}
 }
+
+// A few tiles with long sums, such as gradients of small weights: the blocks of a
+// cluster share each sum, also where they have more threads than results.
+func TestFewTilesShareLongSums(t *testing.T) {
+	for _, c := range []struct{ m, n, k int }{{20, 33, 5000}, {3, 5, 4096}, {70, 32, 2500}} {
+		b := kern.NewBuilder("product")
+		i, j := b.Dim(c.m), b.Dim(c.n)
+		k := b.NewVar(c.k)
+		x, y := b.Buf("x", ir.F32, c.m*c.k, kern.In), b.Buf("y", ir.F32, c.n*c.k, kern.In)
+		o := b.Buf("o", ir.F32, c.m*c.n, kern.Out)
+		p := b.Contract([]*kern.Var{k}, x, kern.V(k).Scale(c.m).Add(kern.V(i)), nil, y, kern.V(k).Scale(c.n).Add(kern.V(j)), nil)
+		b.Store(o, kern.V(i).Scale(c.n).Add(kern.V(j)), b.Op(kern.Mul, p, b.F(0.5)))
+		kernel := b.Done()
+		_, entries, err := cuda.Text(kernel, cuda.Targets()[0], false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entries[0].Cluster != 8 {
+			t.Errorf("%v: a cluster of %d blocks shares the sums, want 8", c, entries[0].Cluster)
+		}
+		check(t, kernel, "sm_90a", 1, 1e-6)
+	}
+}

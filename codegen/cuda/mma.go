@@ -387,7 +387,7 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 	nM, nN, nK := points(p.m), points(p.n), points(p.k)
 	tilesN, tilesM := ceil(nN, t.n), ceil(nM, t.m)
 	blocks := tilesN * tilesM * points(p.batch)
-	parts := target.parts(blocks, ceil(nK, t.k), t.m*t.n/threads)
+	parts := target.parts(blocks, ceil(nK, t.k))
 	steps := ceil(ceil(nK, t.k), parts)
 	// Without a wish for sm_90 the assembler prefers many blocks to registers and
 	// spills (36 bytes at 72 registers, where 216 are free).
