@@ -129,7 +129,7 @@ func (o *options) bench(ctx context.Context, model string, ours, gflop map[strin
 	args := []string{"bench", "-program", model + ".*", "-warmup", "2", "-steps", fmt.Sprint(o.steps)}
 	inputs := map[string][]string{
 		"rows": {"classes=8000"},
-		"step": {"text=16000", "image=8000", "lr=1e-4", "clip=0", "step=1", "update=1"},
+		"step": {"text=16000", "image=8000", "lr=1e-4", "clip=0", "update=1"},
 	}
 	for _, in := range inputs[model] {
 		args = append(args, "-in", in)
