@@ -18,21 +18,6 @@ type roles struct {
 	turned      []bool // of k: summed from the last element to the first
 }
 
-// uses reports whether operand n depends on v.
-func uses(n *kern.Node, v *kern.Var) bool {
-	for _, l := range kern.Loads(n) {
-		if l.At.Coef(v) != 0 {
-			return true
-		}
-	}
-	for _, g := range n.Guards {
-		if g.At.Coef(v) != 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // affine reports whether operand n is of real numbers, has no gathers, and has
 // a load that walks all that it depends on.
 func affine(k *kern.Kernel, n *kern.Node) bool {
@@ -108,7 +93,7 @@ func classifyAs(k *kern.Kernel, exchange bool, columns int) *roles {
 	}
 	var n []*kern.Var
 	for _, d := range k.Dims {
-		switch a, b := uses(r.left, d), uses(r.right, d); {
+		switch a, b := kern.Uses(r.left, d), kern.Uses(r.right, d); {
 		case d.Extent == 1:
 		case a && !b:
 			r.m = append(r.m, d)
@@ -147,7 +132,7 @@ func classifyAs(k *kern.Kernel, exchange bool, columns int) *roles {
 func even1(body []*kern.Node, outer, inner *kern.Var) bool {
 	ok := true
 	index := func(ix kern.Index) { ok = ok && ix.Coef(outer) == ix.Coef(inner)*inner.Extent }
-	walk(body, func(n *kern.Node) {
+	kern.Walk(body, func(n *kern.Node) {
 		index(n.At)
 		for _, g := range n.Guards {
 			index(g.At)

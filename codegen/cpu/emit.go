@@ -96,24 +96,6 @@ func newEmitter(f *build.Func, k *kern.Kernel, args build.V) *emitter {
 
 func c64(n int) build.V { return build.Int(int64(n)) }
 
-// operands calls f for every node n reads directly, loop results included.
-func operands(n *kern.Node, f func(*kern.Node)) {
-	for _, a := range n.Args {
-		f(a)
-	}
-	for _, d := range n.At.Ind {
-		f(d.Node)
-	}
-	for _, g := range n.Guards {
-		for _, d := range g.At.Ind {
-			f(d.Node)
-		}
-	}
-	for _, a := range n.Accs {
-		f(a.Val)
-	}
-}
-
 // countUses counts what stores need, directly or not; nodes with no use are
 // not emitted.
 func (e *emitter) countUses(body []*kern.Node) {
@@ -124,7 +106,7 @@ func (e *emitter) countUses(body []*kern.Node) {
 			return
 		}
 		seen[n.ID] = true
-		operands(n, func(a *kern.Node) { e.uses[a.ID]++; visit(a) })
+		n.EachRead(func(a *kern.Node) { e.uses[a.ID]++; visit(a) })
 		for _, b := range n.Body {
 			if b.Prim == kern.Store || b.Prim == kern.Loop && hasStore(b) {
 				visit(b)
@@ -153,7 +135,7 @@ func (e *emitter) spreads() []bool {
 		for _, n := range body {
 			depth[n.ID] = d
 			visit(n.Body, d+1)
-			operands(n, func(a *kern.Node) {
+			n.EachRead(func(a *kern.Node) {
 				if !vary[a.ID] && (vary[n.ID] || depth[a.ID] < d) {
 					want[a.ID] = true
 				}
@@ -164,17 +146,9 @@ func (e *emitter) spreads() []bool {
 	return want
 }
 
-// walk calls f for every node of body and of its loops, in program order.
-func walk(body []*kern.Node, f func(n *kern.Node)) {
-	for _, n := range body {
-		f(n)
-		walk(n.Body, f)
-	}
-}
-
 func hasStore(n *kern.Node) bool {
 	found := false
-	walk(n.Body, func(m *kern.Node) { found = found || m.Prim == kern.Store })
+	kern.Walk(n.Body, func(m *kern.Node) { found = found || m.Prim == kern.Store })
 	return found
 }
 
@@ -202,7 +176,7 @@ func (e *emitter) dependents(body []*kern.Node, vars []*kern.Var) []bool {
 		for _, b := range n.Body {
 			d = visit(b) || d
 		}
-		operands(n, func(a *kern.Node) { d = d || dep[a.ID] })
+		n.EachRead(func(a *kern.Node) { d = d || dep[a.ID] })
 		dep[n.ID] = d
 		return d
 	}
@@ -225,7 +199,7 @@ func (e *emitter) varying(body []*kern.Node, lane *kern.Var) []bool {
 	for id, v := range e.vals {
 		vary[id] = v != nil && !v.uniform()
 	}
-	walk(body, func(n *kern.Node) {
+	kern.Walk(body, func(n *kern.Node) {
 		v := index(n.At) || n.Prim == kern.Contract
 		for _, g := range n.Guards {
 			v = v || index(g.At)
@@ -245,7 +219,7 @@ func (e *emitter) varying(body []*kern.Node, lane *kern.Var) []bool {
 // weight estimates the instructions an iteration of body takes.
 func weight(body []*kern.Node) int {
 	w := 0
-	walk(body, func(n *kern.Node) {
+	kern.Walk(body, func(n *kern.Node) {
 		switch n.Prim {
 		case kern.Const, kern.Acc:
 		case kern.Exp, kern.Log:
@@ -285,7 +259,7 @@ func (e *emitter) units(body []*kern.Node) int {
 // access in body.
 func (e *emitter) enter(body []*kern.Node, vars ...*kern.Var) {
 	e.scopes = append(e.scopes, &scope{vars: vars, ptrs: map[string]build.V{}, splats: map[*val]build.V{}})
-	walk(body, func(n *kern.Node) {
+	kern.Walk(body, func(n *kern.Node) {
 		if (n.Prim == kern.Load || n.Prim == kern.Store) && e.override[n] == nil {
 			e.pointer(len(e.scopes)-1, n.Buf, n.At)
 		}
@@ -710,7 +684,7 @@ func (e *emitter) combine(c kern.Combine, x, y build.V) build.V {
 // accs gives the Acc nodes of a loop by number; unused ones are nil.
 func (e *emitter) accs(loop *kern.Node) []*kern.Node {
 	out := make([]*kern.Node, len(loop.Accs))
-	walk(e.k.Body, func(n *kern.Node) {
+	kern.Walk(e.k.Body, func(n *kern.Node) {
 		if n.Prim == kern.Acc && n.Args[0] == loop && e.uses[n.ID] > 0 {
 			out[n.I] = n
 		}
@@ -727,7 +701,7 @@ func (e *emitter) vectorizable(n *kern.Node) bool {
 	}
 	stores := map[int]*kern.Node{}
 	ok := true
-	walk(n.Body, func(m *kern.Node) {
+	kern.Walk(n.Body, func(m *kern.Node) {
 		switch m.Prim {
 		case kern.Loop:
 			ok = false
@@ -738,7 +712,7 @@ func (e *emitter) vectorizable(n *kern.Node) bool {
 			stores[m.Buf] = m
 		}
 	})
-	walk(n.Body, func(m *kern.Node) {
+	kern.Walk(n.Body, func(m *kern.Node) {
 		if m.Prim == kern.Load && stores[m.Buf] != nil && m.At.String() != stores[m.Buf].At.String() {
 			ok = false
 		}

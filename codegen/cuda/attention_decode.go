@@ -114,7 +114,7 @@ func emitAttentionDecode(m *build.Module, _ *Target, k *kern.Kernel) ([]Entry, e
 	acc := keysOf(v, zeros(x.parts*x.width), func(j, exists Value, row, c []Value) []Value {
 		p := x.Load(score(x.Select(exists, j, build.Int(0))))
 		p = x.Select(exists, p, build.Float(0))
-		next := make1(len(c))
+		next := make([]Value, len(c))
 		for i := range c {
 			next[i] = x.FMA(p, row[i], c[i])
 		}
@@ -173,7 +173,7 @@ func (x *decoder) elements(lane Value, f func(i int, d, exists Value)) {
 // are 0.
 func (x *decoder) read(op int, p, lane Value) []Value {
 	d := x.dtype(op)
-	out := make1(x.parts * x.width)
+	out := make([]Value, x.parts*x.width)
 	if x.width == 1 {
 		x.elements(lane, func(i int, at, exists Value) {
 			if exists == nil {

@@ -129,7 +129,7 @@ func (x *plain) copy(op int, list Value, n int, count Value, to int) {
 		if count != nil {
 			exists = x.Lt(row, count)
 		}
-		v := make1(4)
+		v := make([]Value, 4)
 		if x.together(op) {
 			ok := exists
 			if x.attention.d < x.depth {
@@ -355,7 +355,7 @@ func (x *plain) out(op int, sums []Value, factor func(i int) Value) {
 			first := x.MulI(x.LoadOnly(x.At(x.tiles.row, row)), x.stride(op))
 			for q := range per / 4 {
 				part := x.AddI(x.MulI(x.col, 4), q*4*columnThreads)
-				v := make1(4)
+				v := make([]Value, 4)
 				for c := range v {
 					v[c] = x.narrow(d, x.FMul(sums[i*per+q*4+c], by))
 				}
@@ -455,7 +455,7 @@ func (a *attention) queryGradient() Entry {
 	name := a.k.Name + "_q"
 	x := a.plain(name, 3, false, []int{q, do}, []int{key, v}, 1)
 	scale := build.Float(a.scale * log2e)
-	low, minus := make1(x.each), make1(x.each)
+	low, minus := make([]Value, x.each), make([]Value, x.each)
 	l, lStride := x.perHead(lse)
 	e, eStride := x.perHead(delta)
 	x.rowsOf(func(i int, row Value) {

@@ -96,7 +96,7 @@ func (x *flash) rounded(acc []Value, n int) left {
 
 // zeros are n sums.
 func zeros(n int) []Value {
-	out := make1(n)
+	out := make([]Value, n)
 	for i := range out {
 		out[i] = build.Float(0)
 	}
@@ -132,7 +132,7 @@ func (x *flash) quad(v Value, combine func(a, b Value) Value) Value {
 // words loads the mask words of a step of 32 columns for the thread's rows, so
 // shifted that bit columnOf(i) is sum i's.
 func (x *flash) words(at Value) []Value {
-	out := make1(0)
+	out := []Value{}
 	shift := x.Shl(x.AndI(x.lane, 3), 1)
 	x.rowsOf(func(_ int, row Value) {
 		out = append(out, x.ShrV(x.LoadOnly(x.At(at, row)), shift))
@@ -184,7 +184,7 @@ func (x *flash) copier(rows int) *copier {
 
 // positions loads the positions that a list has for the rows.
 func (c *copier) positions(list Value) []Value {
-	out := make1(0)
+	out := []Value{}
 	first := c.x.At(list, c.row[0])
 	for i := range c.turns {
 		if c.turn > 0 {
@@ -292,7 +292,7 @@ type step func(stage, from Value, n int, words, state []Value) []Value
 // columns where all is allowed, else 32, or 16 where the warp needs no more.
 func (x *flash) walk(columns int, begin func() (state []Value), f step) []Value {
 	c := x.copier(tileSize)
-	bases := make1(0)
+	bases := []Value{}
 	for _, op := range x.fill {
 		bases = append(bases, x.rows(op))
 	}
@@ -475,7 +475,7 @@ func (x *flash) out(op int, acc []Value) {
 
 // outScaled is out of sums that lack the factor of scores.
 func (x *flash) outScaled(op int, acc []Value) {
-	out := make1(len(acc))
+	out := make([]Value, len(acc))
 	for i := range acc {
 		out[i] = x.FMul(acc[i], build.Float(x.scale))
 	}
@@ -570,7 +570,7 @@ func (a *attention) forwardMatrix(t *Target, kind string) Entry {
 func (x *flash) rescale(s []Value, n int, scale Value, state []Value) []Value {
 	rows := 2 * x.pieces
 	top := state[:rows]
-	most := make1(rows)
+	most := make([]Value, rows)
 	for i := range s {
 		if r := rowOf(i, n); most[r] == nil {
 			most[r] = s[i]
@@ -611,7 +611,7 @@ func (a *attention) queryGradientMatrix(t *Target, kind string) Entry {
 	x := a.flash(name, t, kind, 2, false, []int{key, v}, nil)
 	get := x.ownRows(x.together == 1, q, do)
 	scale := build.Float(a.scale * log2e)
-	low, minus := make1(2*x.pieces), make1(2*x.pieces) // by row: -lse as an exponent of 2, -delta
+	low, minus := make([]Value, 2*x.pieces), make([]Value, 2*x.pieces) // by row: -lse as an exponent of 2, -delta
 	l, lStride := x.perHead(lse)
 	e, eStride := x.perHead(delta)
 	x.rowsOf(func(r int, row Value) {
@@ -630,7 +630,7 @@ func (a *attention) queryGradientMatrix(t *Target, kind string) Entry {
 	}
 	acc := x.walk(columns, begin, func(stage, from Value, n int, words, acc []Value) []Value {
 		s := x.scores(nil, own[0], x.tile(stage, 0), from, n)
-		ds := make1(len(s))
+		ds := make([]Value, len(s))
 		for i := range ds {
 			ds[i] = minus[rowOf(i, n)]
 		}
@@ -679,7 +679,7 @@ func (a *attention) keyGradientsMatrix(t *Target, kind string) Entry {
 			return out
 		}
 		of := func(i int) int { return i/4%(n/8)*2 + i%2 }
-		ds := make1(len(p))
+		ds := make([]Value, len(p))
 		minus := perColumn(1, build.Float(-1))
 		for i := range ds {
 			ds[i] = minus[of(i)]

@@ -57,7 +57,7 @@ func (u *wgmmaUnit) describe(at Value, panel int) Value {
 func (u *wgmmaUnit) products(acc []Value, columns, steps int, keep bool, trans int, l left, a func(step int) []Value, b func(step int) Value) []Value {
 	x := u.x
 	if acc == nil {
-		acc = make1(columns / 2)
+		acc = make([]Value, columns/2)
 		for i := range acc {
 			acc[i] = constant.NewUndef(build.F32)
 		}

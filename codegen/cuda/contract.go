@@ -27,11 +27,11 @@ func productOf(k *kern.Kernel) *product {
 			last = i
 		}
 	}
-	if last >= 0 && uses(p.left, k.Dims[last]) && !uses(p.right, k.Dims[last]) {
+	if last >= 0 && kern.Uses(p.left, k.Dims[last]) && !kern.Uses(p.right, k.Dims[last]) {
 		p.left, p.right = p.right, p.left
 	}
 	for _, d := range k.Dims {
-		switch l, r := uses(p.left, d), uses(p.right, d); {
+		switch l, r := kern.Uses(p.left, d), kern.Uses(p.right, d); {
 		case d.Extent == 1:
 			p.batch = append(p.batch, d)
 		case l && !r:
@@ -43,21 +43,6 @@ func productOf(k *kern.Kernel) *product {
 		}
 	}
 	return p
-}
-
-// uses reports whether operand n depends on v.
-func uses(n *kern.Node, v *kern.Var) bool {
-	for _, l := range kern.Loads(n) {
-		if l.At.Coef(v) != 0 {
-			return true
-		}
-	}
-	for _, g := range n.Guards {
-		if g.At.Coef(v) != 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // tile is what a block of threads computes: m rows, n columns, k terms of the
@@ -196,7 +181,7 @@ func emitF32(m *build.Module, target *Target, p *product) ([]Entry, error) {
 	colAt := func(j int) int { return j/run(t.rn)*(cols*run(t.rn)) + j%run(t.rn) }
 	row0, col0 := e.MulI(ty, run(t.rm)), e.MulI(tx, run(t.rn))
 
-	acc := make1(0)
+	acc := []Value{}
 	for range t.rm * t.rn {
 		acc = append(acc, build.Float(0))
 	}
@@ -305,8 +290,8 @@ func (l *loader) fetch(k0 Value, partial bool) []Value {
 	e.width = l.each
 	defer func() { e.width = width }()
 	// What differs from element to element, and batches, which don't.
-	ok := make1(l.each)
-	ks := make1(l.each)
+	ok := make([]Value, l.each)
+	ks := make([]Value, l.each)
 	for i := range l.each {
 		ks[i] = e.Add(k0, l.k[i])
 		ok[i] = l.exists[i]
@@ -326,7 +311,7 @@ func (l *loader) fetch(k0 Value, partial bool) []Value {
 		e.set(v, e.repeat(e.vars[v.ID][0])...)
 	}
 	for j, v := range l.s.lines {
-		x := make1(l.each)
+		x := make([]Value, l.each)
 		for i := range x {
 			x[i] = l.lines[i][j]
 		}

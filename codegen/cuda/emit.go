@@ -80,36 +80,18 @@ func newEmitter(f *build.Func, k *kern.Kernel) *emitter {
 	return e
 }
 
-// operands calls f for every node that n reads.
-func operands(n *kern.Node, f func(*kern.Node)) {
-	for _, a := range n.Args {
-		f(a)
-	}
-	for _, d := range n.At.Ind {
-		f(d.Node)
-	}
-	for _, g := range n.Guards {
-		for _, d := range g.At.Ind {
-			f(d.Node)
-		}
-	}
-	for _, a := range n.Accs {
-		f(a.Val)
-	}
-}
-
 func (e *emitter) countUses(body []*kern.Node) {
 	for _, n := range body {
-		operands(n, func(a *kern.Node) { e.uses[a.ID]++ })
+		n.EachRead(func(a *kern.Node) { e.uses[a.ID]++ })
 		e.countUses(n.Body)
 	}
 }
 
 // each makes a value for every point.
-func (e *emitter) each(make func(p int) Value) []Value {
-	out := make1(e.width)
+func (e *emitter) each(at func(p int) Value) []Value {
+	out := make([]Value, e.width)
 	for p := range out {
-		out[p] = make(p)
+		out[p] = at(p)
 	}
 	return out
 }
@@ -231,8 +213,6 @@ func (e *emitter) storeTogether(n *kern.Node) {
 // packed are the types that build.Func.Pack makes.
 var packed = map[ir.DType]string{ir.F16: "f16", ir.BF16: "bf16"}
 
-func make1(n int) []Value { return make([]Value, n) }
-
 // set gives a loop variable its value at every point.
 func (e *emitter) set(v *kern.Var, x ...Value) { e.vars[v.ID] = x }
 
@@ -245,7 +225,7 @@ func (e *emitter) unflatten(vars []*kern.Var, at ...Value) {
 			e.set(v, at...)
 			return
 		}
-		x, rest := make1(len(at)), make1(len(at))
+		x, rest := make([]Value, len(at)), make([]Value, len(at))
 		for p := range at {
 			x[p], rest[p] = e.Rem(at[p], v.Extent), e.Div(at[p], v.Extent)
 		}
@@ -497,7 +477,7 @@ func nestOf(l *kern.Node) nest {
 
 func stores(body []*kern.Node) bool {
 	found := false
-	each(body, func(n *kern.Node) { found = found || n.Prim == kern.Store })
+	kern.Walk(body, func(n *kern.Node) { found = found || n.Prim == kern.Store })
 	return found
 }
 
@@ -544,7 +524,7 @@ func (e *emitter) sequential(l nest, from, step Value) error {
 		if err != nil {
 			return c
 		}
-		next := make1(0)
+		next := []Value{}
 		for i, a := range n.Accs {
 			for p := range e.width {
 				old := c[i*e.width+p]

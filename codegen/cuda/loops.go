@@ -100,7 +100,7 @@ func splitOf(k *kern.Kernel) split {
 // element and never across such a boundary; else 1.
 func neighbours(k *kern.Kernel, body []*kern.Node, v *kern.Var) int {
 	w := 4
-	each(body, func(n *kern.Node) {
+	kern.Walk(body, func(n *kern.Node) {
 		if (n.Prim == kern.Load || n.Prim == kern.Store) && n.At.Coef(v) == 1 && k.Bufs[n.Buf].DType.Size() == 2 {
 			w = 8
 		}
@@ -117,7 +117,7 @@ func neighbours(k *kern.Kernel, body []*kern.Node, v *kern.Var) int {
 			}
 			return ok
 		}
-		each(body, func(n *kern.Node) {
+		kern.Walk(body, func(n *kern.Node) {
 			switch n.Prim {
 			case kern.Load, kern.Store:
 				ok = ok && (n.At.Coef(v) == 0 || aligned(n.At) && len(n.Guards) == 0 && k.Bufs[n.Buf].DType.Size() > 1)
@@ -172,7 +172,7 @@ func walks(k *kern.Kernel) (extent, byLoop, byPoint int) {
 		}
 		in := nestOf(l)
 		extent = max(extent, in.extent())
-		each(in.inner.Body, func(n *kern.Node) {
+		kern.Walk(in.inner.Body, func(n *kern.Node) {
 			if n.Prim != kern.Load && n.Prim != kern.Store {
 				return
 			}
@@ -196,7 +196,7 @@ func reread(k *kern.Kernel) int {
 			continue
 		}
 		seen := map[int]bool{}
-		each(l.Body, func(n *kern.Node) {
+		kern.Walk(l.Body, func(n *kern.Node) {
 			if n.Prim == kern.Load && n.At.Coef(l.Vars[0]) != 0 && len(n.At.Terms) > 1 {
 				seen[n.Buf] = true
 				bytes[n.Buf] = l.Vars[0].Extent * k.Bufs[n.Buf].DType.Size()
@@ -223,21 +223,13 @@ func reread(k *kern.Kernel) int {
 func smallest(k *kern.Kernel) int {
 	size := 4
 	for _, l := range k.Body {
-		each(l.Body, func(n *kern.Node) {
+		kern.Walk(l.Body, func(n *kern.Node) {
 			if n.Prim == kern.Load && len(n.At.Terms) > 1 {
 				size = min(size, k.Bufs[n.Buf].DType.Size())
 			}
 		})
 	}
 	return size
-}
-
-// each calls f for every node of body and its loops.
-func each(body []*kern.Node, f func(*kern.Node)) {
-	for _, n := range body {
-		f(n)
-		each(n.Body, f)
-	}
 }
 
 // ordered reports whether iterations of k's outermost loops must run one after
@@ -259,7 +251,7 @@ func ordered(k *kern.Kernel) bool {
 	}
 	for _, n := range k.Body {
 		if n.Prim == kern.Loop {
-			each(n.Body, func(m *kern.Node) { note(m, n) })
+			kern.Walk(n.Body, func(m *kern.Node) { note(m, n) })
 		} else {
 			note(n, nil)
 		}
@@ -434,7 +426,7 @@ func (e *emitter) gather(warps int, a kern.Reduction, xs []Value, t Value, each 
 	})
 	e.Barrier()
 	mine := e.AndI(t, each-1)
-	out := make1(len(xs))
+	out := make([]Value, len(xs))
 	for p := range xs {
 		for i := range warps {
 			y := e.Load(place(p, build.Int(i), mine))

@@ -250,7 +250,7 @@ func (l *panel) fetch(k0 Value) ([]Value, error) {
 		} else {
 			ks = []Value{e.Add(k0, e.AddI(l.row, i*l.step))}
 		}
-		in := make1(len(ks))
+		in := make([]Value, len(ks))
 		for j, k := range ks {
 			in[j] = e.Lt(k, build.Int(depth))
 			ks[j] = e.Select(in[j], k, build.Int(0))
@@ -282,7 +282,7 @@ func (e *emitter) granule(root *kern.Node, along *kern.Var, ok func(p int) Value
 	for _, g := range guards {
 		alike = alike && e.alikeIndex(g.At)
 	}
-	holds := make1(0)
+	holds := []Value{}
 	for p := range granule {
 		if p > 0 && alike {
 			holds = append(holds, holds[0])

@@ -94,7 +94,7 @@ func dependsOn(n *kern.Node, v *kern.Var) bool {
 		}
 	}
 	found := false
-	operands(n, func(a *kern.Node) { found = found || dependsOn(a, v) })
+	n.EachRead(func(a *kern.Node) { found = found || dependsOn(a, v) })
 	return found
 }
 
@@ -115,7 +115,7 @@ func emitScatter(m *build.Module, k *kern.Kernel, s *scatter) ([]Entry, error) {
 	first := e.Add(e.MulI(part, threads*width), t)
 
 	// Points of this thread; those beyond the last are clamped and not stored.
-	live, at := make1(width), make1(width)
+	live, at := make([]Value, width), make([]Value, width)
 	for p := range width {
 		at[p] = e.AddI(first, p*threads)
 		if n%(threads*width) != 0 {
@@ -146,7 +146,7 @@ func emitScatter(m *build.Module, k *kern.Kernel, s *scatter) ([]Entry, error) {
 		visit = func(n *kern.Node) {
 			if !need[n] {
 				need[n] = true
-				operands(n, visit)
+				n.EachRead(visit)
 			}
 		}
 		visit(x)
@@ -159,7 +159,7 @@ func emitScatter(m *build.Module, k *kern.Kernel, s *scatter) ([]Entry, error) {
 		e.forget(s.loop.Body)
 		return v
 	}
-	acc := make1(0)
+	acc := []Value{}
 	for range width {
 		acc = append(acc, of(e.vals[s.start.ID], 0))
 	}

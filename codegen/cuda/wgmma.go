@@ -625,7 +625,7 @@ func (w *wgmma) wait(e *emitter, n int, acc []Value) []Value {
 }
 
 func (e *emitter) parts(s Value, n int) []Value {
-	out := make1(n)
+	out := make([]Value, n)
 	for i := range out {
 		out[i] = e.Part(s, i)
 	}
@@ -756,7 +756,7 @@ func (e *emitter) sums(at Value, n int) []Value {
 		return []Value{e.Load(e.SharedAt(at, build.F32))}
 	}
 	v := e.Load(e.SharedAt(at, build.Vec(n, build.F32)))
-	out := make1(n)
+	out := make([]Value, n)
 	for j := range out {
 		out[j] = e.Elem(v, j)
 	}
