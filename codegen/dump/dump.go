@@ -45,6 +45,7 @@ type flags struct {
 
 	Precision string `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
 	Remat     string `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
+	Budget    string `help:"Memory for stored tensors and work of each model, for which gradients compute some again (default: all there is)." placeholder:"6GiB"`
 }
 
 // Main is the whole program: it parses os.Args and exits.
@@ -71,7 +72,7 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if build := in.build; f.Precision != "" || f.Remat != "" {
+	if build := in.build; f.Precision != "" || f.Remat != "" || f.Budget != "" {
 		in.build = func() ([]*ir.Module, error) {
 			ms, err := build()
 			if err == nil {
@@ -80,10 +81,16 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 			if err == nil {
 				err = system.SetRemat(ms, f.Remat)
 			}
+			if err == nil {
+				err = system.SetBudget(ms, f.Budget)
+			}
 			return ms, err
 		}
 	}
 	if strings.HasPrefix(f.Target, "sm_") {
+		if _, err := cuda.TargetByName(f.Target); err != nil {
+			return err
+		}
 		in.backend = cuda.Backend{}
 	}
 	if f.Func != "" {
