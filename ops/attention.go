@@ -19,7 +19,8 @@ import (
 // package mask:
 //
 //	attention_fwd      q k v table -> out lse
-//	attention_bwd      q k v do lse delta table -> dq dk dv
+//	attention_bwd      q k v do out lse table -> dq dk dv delta
+//	attention_bwd      q k v do delta lse table -> dq dk dv
 //	attention_decode   q[B,1,H,D] k v pos[] keys -> out[B,1,H,D]
 //
 // With s = scale * q.k over the allowed pairs and p = exp(s - lse):
@@ -27,6 +28,10 @@ import (
 //	out[q] = sum over k of p*v[k]         lse[q] = ln sum over k of exp(s)
 //	ds = p * (do[q].v[k] - delta[q])      dv[k] = sum over q of p*do[q]
 //	dq = scale * sum over k of ds*k[k]    dk = scale * sum over q of ds*q[q]
+//	delta[q] = do[q].out[q]
+//
+// The first form of attention_bwd computes delta, in f32 from the elements as
+// they are stored; the second, which has a result less, is given it.
 //
 // Every query is allowed at least one key.
 const (
@@ -217,24 +222,23 @@ func (op AttentionOp) Kernel(args, outs []ir.Type) *kern.Kernel {
 // Strides wants the elements of a head side by side.
 func (AttentionOp) Strides(_ int, s []int) bool { return headStrides(s) }
 
-// VJP uses the gradient op with delta = sum of do*out over a head, from which
-// a gradient of lse is subtracted.
+// VJP uses the gradient op, which computes delta = sum of do*out over a head
+// itself. A gradient of lse, which few have, is subtracted from delta, so then
+// delta is given.
 func (op AttentionOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
 	q, k, v, tab := in.Args[0], in.Args[1], in.Args[2], in.Args[3]
 	out, lse := in.Results[0], in.Results[1]
-	do := g[0]
-	var delta *ir.Value
-	if do == nil {
-		do = zeros(out)
-		delta = zeros(lse)
-	} else {
-		dot := Sum(Mul(Cast(do, ir.F32), Cast(out, ir.F32)), 3) // [B,T,H]
-		delta = Transpose(dot, 0, 2, 1)
-	}
+	do, with := g[0], out
 	if g[1] != nil {
-		delta = Sub(delta, g[1])
+		if do == nil {
+			do = zeros(out)
+			with = Neg(g[1])
+		} else {
+			dot := Sum(Mul(Cast(do, ir.F32), Cast(out, ir.F32)), 3) // [B,T,H]
+			with = Sub(Transpose(dot, 0, 2, 1), g[1])
+		}
 	}
-	d := q.Func.Append(AttentionGradOp(op), q, k, v, do, lse, delta, tab)
+	d := q.Func.Append(AttentionGradOp{op.Mask, op.Scale, g[1] != nil}, q, k, v, do, with, lse, tab)
 	return grads(d[0], d[1], d[2], nil)
 }
 
@@ -289,27 +293,10 @@ func Attention(q, k, v *ir.Value, m mask.Mask) *ir.Value {
 	return apply(AttentionOp{m, 1 / math.Sqrt(float64(d))}, q, k, v, blockTable(q.Func, m, t))
 }
 
-// inferGrad checks q, k, v, do, lse, delta and a table.
-func inferGrad(args []ir.Type) error {
-	if err := arity(args, 7); err != nil {
-		return err
-	}
-	if err := heads(args[:4]); err != nil {
-		return err
-	}
-	if row := perHead(args[0]); !args[4].Equal(row) || !args[5].Equal(row) {
-		return fmt.Errorf("lse and delta must be %s", row)
-	}
-	if !isTable(args[6]) {
-		return fmt.Errorf("the block table must be i32 of rank 1")
-	}
-	return nil
-}
-
-// gradRef calls f with p and ds of every pair, as the reference of both
-// gradients. It takes lse and delta as given, as the kernels do.
-func gradRef(args []*ir.Tensor, m mask.Mask, scale float64, f func(b, i, j, h int, p, ds float64)) {
-	q, k, v, do, lse, delta := args[0], args[1], args[2], args[3], args[4], args[5]
+// gradRef calls f with p and ds of every pair, as the reference of the
+// gradients. It takes lse as given, as the kernels do.
+func gradRef(args []*ir.Tensor, delta *ir.Tensor, m mask.Mask, scale float64, f func(b, i, j, h int, p, ds float64)) {
+	q, k, v, do, lse := args[0], args[1], args[2], args[3], args[5]
 	s := q.Type.Shape
 	each(s, func(b, i, h int) {
 		for j := 0; j < s[1]; j++ {
@@ -328,59 +315,111 @@ func gradRef(args []*ir.Tensor, m mask.Mask, scale float64, f func(b, i, j, h in
 }
 
 // AttentionGradOp is the gradient of attention with respect to q, k and v; see
-// AttentionOp.VJP.
+// AttentionOp.VJP. From q, k, v, do and out [B,T,H,D], lse f32[B,H,T] and the
+// block table it gives dq, dk, dv and delta f32[B,H,T], the sum of do*out over a
+// head, which it needs twice: delta is where the kernel keeps it. With Given the
+// operand after do is delta, in the place of out, and there is no fourth result.
 type AttentionGradOp struct {
 	Mask  mask.Mask
 	Scale float64
+	Given bool
 }
 
 // Name is attention_grad.
 func (AttentionGradOp) Name() string { return "attention_grad" }
 
-// Infer gives the types of q, k and v.
-func (AttentionGradOp) Infer(args []ir.Type) ([]ir.Type, error) {
-	if err := inferGrad(args); err != nil {
+// Infer gives the types of q, k and v, and that of delta.
+func (op AttentionGradOp) Infer(args []ir.Type) ([]ir.Type, error) {
+	if err := arity(args, 7); err != nil {
 		return nil, err
 	}
-	return args[:3], nil
+	if err := heads(args[:4]); err != nil {
+		return nil, err
+	}
+	row := perHead(args[0])
+	if op.Given && !args[4].Equal(row) {
+		return nil, fmt.Errorf("delta must be %s", row)
+	}
+	if !op.Given && !args[4].Equal(args[0]) {
+		return nil, fmt.Errorf("the result of attention must be %s", args[0])
+	}
+	if !args[5].Equal(row) {
+		return nil, fmt.Errorf("lse must be %s", row)
+	}
+	if !isTable(args[6]) {
+		return nil, fmt.Errorf("the block table must be i32 of rank 1")
+	}
+	if op.Given {
+		return args[:3], nil
+	}
+	return []ir.Type{args[0], args[1], args[2], row}, nil
 }
 
-// Cost is five matrix products over the allowed pairs.
-func (op AttentionGradOp) Cost(args, _ []ir.Type) ir.Cost { return attentionCost(op.Mask, args[0], 10) }
+// Cost is five matrix products over the allowed pairs, and the sum before them.
+func (op AttentionGradOp) Cost(args, _ []ir.Type) ir.Cost {
+	c := attentionCost(op.Mask, args[0], 10)
+	if !op.Given {
+		c.FLOPs += 2 * int64(args[0].Len())
+	}
+	return c
+}
 
 // Ref is the formula.
 func (op AttentionGradOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
-	dq, dk, dv := ir.NewTensor(outs[0]), ir.NewTensor(outs[1]), ir.NewTensor(outs[2])
-	gradRef(args, op.Mask, op.Scale, func(b, i, j, h int, p, ds float64) {
-		for d := 0; d < outs[0].Shape[3]; d++ {
+	var results []*ir.Tensor
+	for _, t := range outs {
+		results = append(results, ir.NewTensor(t))
+	}
+	dq, dk, dv, delta := results[0], results[1], results[2], args[4]
+	s := outs[0].Shape
+	if !op.Given {
+		delta = results[3]
+		each(s, func(b, i, h int) {
+			for d := 0; d < s[3]; d++ {
+				put(delta, at(args[3], b, i, h, d)*at(args[4], b, i, h, d), b, h, i)
+			}
+		})
+	}
+	gradRef(args, delta, op.Mask, op.Scale, func(b, i, j, h int, p, ds float64) {
+		for d := 0; d < s[3]; d++ {
 			put(dq, op.Scale*ds*at(args[1], b, j, h, d), b, i, h, d)
 			put(dk, op.Scale*ds*at(args[0], b, i, h, d), b, j, h, d)
 			put(dv, p*at(args[3], b, i, h, d), b, j, h, d)
 		}
 	})
-	return []*ir.Tensor{dq, dk, dv}
+	return results
 }
 
 // Kernel is the template attention_bwd.
 func (op AttentionGradOp) Kernel(args, outs []ir.Type) *kern.Kernel {
-	return attentionKernel(attentionGrad, op.Mask, args[0].Shape, op.Scale, args, outs, "q k v do lse delta table", "dq dk dv")
+	if op.Given {
+		return attentionKernel(attentionGrad, op.Mask, args[0].Shape, op.Scale, args, outs, "q k v do delta lse table", "dq dk dv")
+	}
+	return attentionKernel(attentionGrad, op.Mask, args[0].Shape, op.Scale, args, outs, "q k v do out lse table", "dq dk dv delta")
 }
 
-// Strides wants the elements of a head side by side; delta may lie anyhow.
-func (AttentionGradOp) Strides(i int, s []int) bool { return i == 5 || headStrides(s) }
+// Strides wants the elements of a head side by side; a delta that is given may
+// lie anyhow.
+func (op AttentionGradOp) Strides(i int, s []int) bool { return op.Given && i == 4 || headStrides(s) }
 
 // VJP records that there is none.
 func (AttentionGradOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return undifferentiable(in) }
 
-// Samples covers every kind of mask.
+// Samples covers every kind of mask, with and without delta.
 func (AttentionGradOp) Samples() []Sample {
 	var out []Sample
-	for _, s := range attentionSamples {
-		x, row := ir.T(ir.F32, s.b, s.t, s.h, s.d), ir.T(ir.F32, s.b, s.h, s.t)
-		tt, fill := tableFill(mask.Blocks(s.m, s.t))
-		out = append(out, Sample{Op: AttentionGradOp{s.m, 1 / math.Sqrt(float64(s.d))}, Args: []ir.Type{x, x, x, x, row, row, tt},
-			// A denominator near that of the scores keeps p below 1.
-			Fill: []Fill{{}, {}, {}, {}, {Kind: "const", X: 4}, {}, fill}, NoGrad: true})
+	for _, given := range []bool{false, true} {
+		for _, s := range attentionSamples {
+			x, row := ir.T(ir.F32, s.b, s.t, s.h, s.d), ir.T(ir.F32, s.b, s.h, s.t)
+			with := x
+			if given {
+				with = row
+			}
+			tt, fill := tableFill(mask.Blocks(s.m, s.t))
+			out = append(out, Sample{Op: AttentionGradOp{s.m, 1 / math.Sqrt(float64(s.d)), given}, Args: []ir.Type{x, x, x, x, with, row, tt},
+				// A denominator near that of the scores keeps p below 1.
+				Fill: []Fill{{}, {}, {}, {}, {}, {Kind: "const", X: 4}, fill}, NoGrad: true})
+		}
 	}
 	return out
 }

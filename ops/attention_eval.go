@@ -122,18 +122,25 @@ func evalForward(kn *kern.Kernel, bufs [][]float64) error {
 	return nil
 }
 
-// pairGrad is p and ds of one pair, from the operands q k v do lse delta.
-func (l layout) pairGrad(scale float64, b, h, i, j int) (p, ds float64) {
-	p = math.Exp(scale*dot(l.vec(0, b, i, h), l.vec(1, b, j, h)) - *l.row(4, b, h, i))
-	return p, p * (dot(l.vec(3, b, i, h), l.vec(2, b, j, h)) - *l.row(5, b, h, i))
+// pairGrad is p and ds of one pair, from the operands q k v do, lse and delta.
+func (l layout) pairGrad(scale float64, b, h, i, j, delta int) (p, ds float64) {
+	p = math.Exp(scale*dot(l.vec(0, b, i, h), l.vec(1, b, j, h)) - *l.row(5, b, h, i))
+	return p, p * (dot(l.vec(3, b, i, h), l.vec(2, b, j, h)) - *l.row(delta, b, h, i))
 }
 
 func evalGrad(kn *kern.Kernel, bufs [][]float64) error {
-	const q, k, do, table, dq, dk, dv = 0, 1, 3, 6, 7, 8, 9
+	const q, k, do, given, table, dq, dk, dv, result = 0, 1, 3, 4, 6, 7, 8, 9, 10
 	l, scale := layoutOf(kn, bufs), kn.Template.F
 	keys, err := l.keys(l.list(table))
 	if err != nil {
 		return err
+	}
+	delta := given
+	if len(l.views) > result {
+		delta = result
+		l.each(func(b, i, h int) {
+			*l.row(delta, b, h, i) = dot(l.vec(do, b, i, h), l.vec(given, b, i, h)) // operand 4 is out
+		})
 	}
 	l.each(func(b, i, h int) {
 		for op := dq; op <= dv; op++ {
@@ -142,7 +149,7 @@ func evalGrad(kn *kern.Kernel, bufs [][]float64) error {
 	})
 	l.each(func(b, i, h int) {
 		for _, j := range keys[i] {
-			p, ds := l.pairGrad(scale, b, h, i, j)
+			p, ds := l.pairGrad(scale, b, h, i, j, delta)
 			axpy(l.vec(dq, b, i, h), scale*ds, l.vec(k, b, j, h))
 			axpy(l.vec(dk, b, j, h), scale*ds, l.vec(q, b, i, h))
 			axpy(l.vec(dv, b, j, h), p, l.vec(do, b, i, h))

@@ -551,9 +551,35 @@ func (a *attention) scoreGradients(s, ds, lse, delta V, e entry) {
 	}, 1)
 }
 
-// gradient is the template attention_bwd: q k v do lse delta table -> dq dk dv.
+// products writes to dst, for each query of a block, the sum of the products of
+// its row of rows, dp apart, with that of operand op; and to operand to, [B,H,T].
+func (a *attention) products(rows V, op, to int, b queries, dst V) {
+	d := a.dtype(op)
+	st := build.VecOf(a.vl, storage(d))
+	// All lanes, so that what comes of those without a query is a number: they
+	// have the position of one.
+	a.Range(c64(0), c64(laneCount), c64(1), func(r V) {
+		position := a.index(b.list, r)
+		from, row := a.row(op, position), a.At(rows, a.Mul(r, c64(a.dp)))
+		acc := []V{a.splat(0), a.splat(0)}
+		i := 0
+		a.columns(func(at int, mask V) {
+			x := widen(a.Func, d, a.MaskLoad(st, a.Offset(from, at), mask))
+			acc[i%2] = a.FMA(a.Load(a.Module.Vec(), a.Offset(row, at)), x, acc[i%2])
+			i++
+		})
+		sum := a.Reduce(a.FAdd(acc[0], acc[1]), a.FAdd)
+		a.Store(sum, a.At(dst, r))
+		a.Store(sum, a.perHead(to, position))
+	})
+}
+
+// gradient is the template attention_bwd: q k v do out lse table -> dq dk dv
+// delta, or q k v do delta lse table -> dq dk dv. In the first form delta is
+// computed block by block, from rows of do that are in the cache anyway.
 func (a *attention) gradient(chunk V) {
-	const q, k, v, do, lse, delta, table, dq, dk, dv = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+	const q, k, v, do, out, lse, table, dq, dk, dv, delta = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+	given := len(a.k.Template.Views) == delta // in the place of out
 	a.of(chunk)
 	size := laneCount * a.dp
 	sumK, sumV := a.take(a.t*a.dp), a.take(a.t*a.dp)
@@ -570,7 +596,11 @@ func (a *attention) gradient(chunk V) {
 		a.copyIn(do, b.list, c64(laneCount), gs, 1)
 		a.transpose(gs, gt, laneCount, a.dp)
 		a.perLane(lse, b, l)
-		a.perLane(delta, b, e)
+		if given {
+			a.perLane(out, b, e)
+		} else {
+			a.products(gs, out, delta, b, e)
+		}
 		a.zero(sum, c64(size))
 		a.entries(from, to, func(x entry) {
 			a.load(keys, x, nil)

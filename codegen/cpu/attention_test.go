@@ -34,6 +34,9 @@ var attentionCases = []attentionCase{
 	{mask.Causal().And(mask.Prefix(2).Or(mask.RowWindow(3))).Or(mask.Prefix(1)), 1, 67, 1, 48, ir.F32},
 }
 
+// attentionForms are the templates, attention_bwd in both of its forms.
+var attentionForms = []string{"attention_fwd", "attention_bwd", "attention_bwd given delta", "attention_decode"}
+
 // attentionKernel builds template name for c; its table argument holds data.
 func (c attentionCase) kernel(name string) (*kern.Kernel, func(b, i int, r *rand.Rand) float64) {
 	x, row := ir.T(c.dtype, c.b, c.t, c.h, c.d), ir.T(ir.F32, c.b, c.h, c.t)
@@ -47,7 +50,10 @@ func (c attentionCase) kernel(name string) (*kern.Kernel, func(b, i int, r *rand
 		tableAt, rows = 3, false
 		k = ops.AttentionOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{x, x, x, table()}, []ir.Type{x, row})
 	case "attention_bwd":
-		k = ops.AttentionGradOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{x, x, x, x, row, row, table()}, []ir.Type{x, x, x})
+		k = ops.AttentionGradOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{x, x, x, x, x, row, table()}, []ir.Type{x, x, x, row})
+	case "attention_bwd given delta":
+		k = ops.AttentionGradOp{Mask: c.m, Scale: scale, Given: true}.Kernel([]ir.Type{x, x, x, x, row, row, table()}, []ir.Type{x, x, x})
+		k.Name += "_given"
 	case "attention_decode":
 		data = mask.Keys(c.m, c.t)
 		tableAt, rows = 4, false
@@ -59,7 +65,7 @@ func (c attentionCase) kernel(name string) (*kern.Kernel, func(b, i int, r *rand
 			return float64(data[i])
 		case k.Bufs[b].DType == ir.I32:
 			return float64(2 * (c.t - 1) / 3)
-		case rows && b == 4: // lse
+		case rows && b == 5: // lse
 			return 2 + r.Float64()
 		}
 		return r.NormFloat64()
@@ -68,7 +74,7 @@ func (c attentionCase) kernel(name string) (*kern.Kernel, func(b, i int, r *rand
 
 func TestAttentionAgreesWithTheEvaluator(t *testing.T) {
 	var ss []sample
-	for _, name := range []string{"attention_fwd", "attention_bwd", "attention_decode"} {
+	for _, name := range attentionForms {
 		for _, c := range attentionCases {
 			k, fill := c.kernel(name)
 			ss = append(ss, sample{k: k, fill: fill})

@@ -639,7 +639,7 @@ func TestKernelsCompileForArm64(t *testing.T) {
 	product.Name = "product"
 	ks := []*kern.Kernel{tiled(softmax(5, 77, ir.F16), 2, 0), tiled(layerNorm(5, 33), 2, 0), tiled(uniform, 2, 32),
 		product, PackKernel(product, "pack"), matmulKernel(1, 5, 9, 7, false, false, true, ir.BF16)}
-	for _, name := range []string{"attention_fwd", "attention_bwd", "attention_decode"} {
+	for _, name := range attentionForms {
 		k, _ := attentionCases[6].kernel(name)
 		ks = append(ks, k)
 	}

@@ -74,6 +74,16 @@ func (a *attention) view(op int) kern.View { return a.k.Template.Views[op] }
 // dtype is the element type of operand op.
 func (a *attention) dtype(op int) ir.DType { return a.k.Bufs[a.view(op).Buf].DType }
 
+// delta is the operand of attention_bwd that delta is or becomes, and whether it
+// is given, in the place of out.
+func (a *attention) delta() (op int, given bool) {
+	const with, result = 4, 10
+	if len(a.k.Template.Views) == result {
+		return with, true
+	}
+	return result, false
+}
+
 // aligned reports whether the rows of operands [B,T,H,D] start at multiples of
 // 16 bytes, if their buffers do.
 func (a *attention) aligned(ops ...int) bool {

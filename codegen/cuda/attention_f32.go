@@ -119,7 +119,7 @@ func (x *plain) together(op int) bool {
 // as f32; those from count on, if not nil, become 0, as do elements that don't
 // exist.
 func (x *plain) copy(op int, list Value, n int, count Value, to int) {
-	d, base := x.dtype(op), x.rows(op)
+	base := x.rows(op)
 	quads := x.depth / 4
 	for i := 0; i < n*quads; i += plainThreads {
 		at := x.AddI(x.id, i)
@@ -129,32 +129,7 @@ func (x *plain) copy(op int, list Value, n int, count Value, to int) {
 		if count != nil {
 			exists = x.Lt(row, count)
 		}
-		v := make([]Value, 4)
-		if x.together(op) {
-			ok := exists
-			if x.attention.d < x.depth {
-				ok = both(x, ok, x.Lt(part, build.Int(x.attention.d)))
-			}
-			if ok != nil {
-				from = x.Select(ok, from, build.Int(0))
-			}
-			four := x.Load(x.Cast(x.At(base, from), build.Vec(4, storage(d))))
-			for j := range v {
-				v[j] = x.zeroUnless(ok, x.widen(d, x.Elem(four, j)))
-			}
-		} else {
-			for j := range v {
-				ok := exists
-				if x.attention.d < x.depth {
-					ok = both(x, ok, x.Lt(part, build.Int(x.attention.d-j)))
-				}
-				at := x.AddI(from, j)
-				if ok != nil {
-					at = x.Select(ok, at, build.Int(0))
-				}
-				v[j] = x.zeroUnless(ok, x.widen(d, x.Load(x.At(base, at))))
-			}
-		}
+		v := x.elements(op, base, from, part, exists)
 		store := func() { x.Store(x.Vector(v...), x.float(x.Add(x.MulI(row, x.pitch), x.AddI(part, to)), 4)) }
 		if i+plainThreads > n*quads {
 			x.If(x.Lt(at, build.Int(n*quads)), store)
@@ -162,6 +137,40 @@ func (x *plain) copy(op int, list Value, n int, count Value, to int) {
 			store()
 		}
 	}
+}
+
+// elements are four elements, from number part of a row on, of operand op, that
+// lie from element from of base on, as f32. Those past the row's end are 0, and
+// all are where exists, if not nil, is false.
+func (x *plain) elements(op int, base, from, part, exists Value) []Value {
+	d := x.dtype(op)
+	v := make([]Value, 4)
+	if x.together(op) {
+		ok := exists
+		if x.attention.d < x.depth {
+			ok = both(x, ok, x.Lt(part, build.Int(x.attention.d)))
+		}
+		if ok != nil {
+			from = x.Select(ok, from, build.Int(0))
+		}
+		four := x.Load(x.Cast(x.At(base, from), build.Vec(4, storage(d))))
+		for j := range v {
+			v[j] = x.zeroUnless(ok, x.widen(d, x.Elem(four, j)))
+		}
+		return v
+	}
+	for j := range v {
+		ok := exists
+		if x.attention.d < x.depth {
+			ok = both(x, ok, x.Lt(part, build.Int(x.attention.d-j)))
+		}
+		at := x.AddI(from, j)
+		if ok != nil {
+			at = x.Select(ok, at, build.Int(0))
+		}
+		v[j] = x.zeroUnless(ok, x.widen(d, x.Load(x.At(base, at))))
+	}
+	return v
 }
 
 // both is a and b, of which a may be nil.
@@ -449,10 +458,28 @@ func (a *attention) forward() Entry {
 // backward is attention_bwd in f32.
 func (a *attention) backward() []Entry { return []Entry{a.queryGradient(), a.keyGradients()} }
 
+// product is the thread's share, four of every 32 elements, of the product of two
+// operands' rows at a position; the threads of a row have all of it.
+func (x *plain) product(op, other int, position Value) Value {
+	// A loop: written out, it finds no registers beside what the walk keeps.
+	return x.For(build.Int(0), build.Int(x.depth), build.Int(4*columnThreads), zeros(1), func(q Value, sum []Value) []Value {
+		part := x.Add(x.MulI(x.col, 4), q)
+		four := func(op int) []Value {
+			return x.elements(op, x.rows(op), x.Add(x.MulI(position, x.stride(op)), part), part, nil)
+		}
+		u, v, s := four(op), four(other), sum[0]
+		for j := range u {
+			s = x.FMA(u[j], v[j], s)
+		}
+		return []Value{s}
+	})[0]
+}
+
 // queryGradient computes dq: rows are queries.
 func (a *attention) queryGradient() Entry {
-	const q, key, v, do, lse, delta, dq = 0, 1, 2, 3, 4, 5, 7
+	const q, key, v, do, out, lse, dq = 0, 1, 2, 3, 4, 5, 7
 	name := a.k.Name + "_q"
+	delta, given := a.delta()
 	x := a.plain(name, 3, false, []int{q, do}, []int{key, v}, 1)
 	scale := build.Float(a.scale * log2e)
 	low, minus := make([]Value, x.each), make([]Value, x.each)
@@ -461,7 +488,14 @@ func (a *attention) queryGradient() Entry {
 	x.rowsOf(func(i int, row Value) {
 		at := x.LoadOnly(x.At(x.tiles.row, row))
 		low[i] = x.FMul(x.Load(x.At(l, x.MulI(at, lStride))), build.Float(-log2e))
-		minus[i] = x.FNeg(x.Load(x.At(e, x.MulI(at, eStride))))
+		place := x.At(e, x.MulI(at, eStride))
+		if given {
+			minus[i] = x.FNeg(x.Load(place))
+			return
+		}
+		sum := x.acrossRow(x.product(do, out, at), x.FAdd)
+		x.If(x.And(x.Eq(x.col, build.Int(0)), x.Lt(row, x.tiles.rows)), func() { x.Store(sum, place) })
+		minus[i] = x.FNeg(sum)
 	})
 	columns := x.step / columnThreads
 	acc := x.walk(x.sums(), func(_ Value, words, acc []Value) []Value {
@@ -489,8 +523,9 @@ func (a *attention) queryGradient() Entry {
 
 // keyGradients computes dk and dv: rows are keys.
 func (a *attention) keyGradients() Entry {
-	const q, key, v, do, lse, delta, dk, dv = 0, 1, 2, 3, 4, 5, 8, 9
+	const q, key, v, do, lse, dk, dv = 0, 1, 2, 3, 5, 8, 9
 	name := a.k.Name + "_kv"
+	delta, _ := a.delta()
 	x := a.plain(name, 2, true, []int{key, v}, []int{q, do}, 2)
 	scale := build.Float(a.scale * log2e)
 	l, lStride := x.perHead(lse)

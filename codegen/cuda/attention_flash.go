@@ -39,9 +39,10 @@ type flash struct {
 	lane, warp Value // warp: its number in the block
 	shared     Value // address
 	stages     int
-	stage      int   // bytes of one
-	fill       []int // operands whose rows a stage has, one tile after the other
-	perColumn  []int // operands [B,H,T] of which it then has an element a column
+	stage      int    // bytes of one
+	fill       []int  // operands whose rows a stage has, one tile after the other
+	perColumn  []int  // operands [B,H,T] of which it then has an element a column
+	meanwhile  func() // what the walk does once its first copies are under way, or nil
 }
 
 // unit multiplies matrices whose rows lie in shared memory.
@@ -322,6 +323,9 @@ func (x *flash) walk(columns int, begin func() (state []Value), f step) []Value 
 		x.If(x.Lt(build.Int(i), x.tiles.count), func() { fetch(build.Int(i), positions(build.Int(i))) })
 		x.Call("gpu.cp.async.commit", build.Void)
 	}
+	if x.meanwhile != nil {
+		x.meanwhile()
+	}
 	x.await(ahead)
 	x.Barrier()
 	state := begin()
@@ -495,14 +499,20 @@ func emitAttentionForward(m *build.Module, t *Target, k *kern.Kernel) ([]Entry, 
 	return []Entry{a.forward()}, nil
 }
 
-// emitAttentionBackward writes attention_bwd: q k v do lse delta table -> dq dk dv.
+// emitAttentionBackward writes attention_bwd: q k v do out lse table -> dq dk dv
+// delta, or q k v do delta lse table -> dq dk dv. The kernel of queries, which
+// runs first, writes the delta that it and that of keys read.
 func emitAttentionBackward(m *build.Module, t *Target, k *kern.Kernel) ([]Entry, error) {
-	const q, key, v, do, dq, dk, dv = 0, 1, 2, 3, 7, 8, 9
+	const q, key, v, do, out, dq, dk, dv = 0, 1, 2, 3, 4, 7, 8, 9
 	a, err := newAttention(m, k)
 	if err != nil {
 		return nil, err
 	}
-	if kind := a.matrixKind(t, q, key, v, do, dq, dk, dv); kind != "" {
+	heads := []int{q, key, v, do, dq, dk, dv}
+	if _, given := a.delta(); !given {
+		heads = append(heads, out)
+	}
+	if kind := a.matrixKind(t, heads...); kind != "" {
 		return []Entry{a.queryGradientMatrix(t, kind), a.keyGradientsMatrix(t, kind)}, nil
 	}
 	return a.backward(), nil
@@ -604,21 +614,62 @@ func (x *flash) rescale(s []Value, n int, scale Value, state []Value) []Value {
 	}, func() []Value { return append([]Value(nil), state...) })
 }
 
+// product is the lane's share, every fourth 16 bytes, of the product of two
+// operands' rows at a position; the four lanes of a row have all of it.
+func (x *flash) product(op, other int, position Value) Value {
+	parts := x.d / 8
+	part := x.AndI(x.lane, 3)
+	row := func(op int) Value { return x.At(x.rows(op), x.MulI(position, x.stride(op))) }
+	a, b := row(op), row(other)
+	var sum Value = build.Float(0)
+	for i := 0; i < parts; i += 4 {
+		at := x.AddI(part, i)
+		var exists Value
+		if i+4 > parts {
+			exists = x.Lt(at, build.Int(parts))
+			at = x.Select(exists, at, build.Int(0))
+		}
+		at = x.MulI(at, 8)
+		u, v := x.sixteen(x.dtype(op), x.At(a, at)), x.sixteen(x.dtype(other), x.At(b, at))
+		with := sum
+		for j := range u {
+			with = x.FMA(u[j], v[j], with)
+		}
+		if exists != nil {
+			with = x.Select(exists, with, sum)
+		}
+		sum = with
+	}
+	return sum
+}
+
 // queryGradientMatrix computes dq: rows are queries.
 func (a *attention) queryGradientMatrix(t *Target, kind string) Entry {
-	const q, key, v, do, lse, delta, dq = 0, 1, 2, 3, 4, 5, 7
+	const q, key, v, do, out, lse, dq = 0, 1, 2, 3, 4, 5, 7
 	name := a.k.Name + "_q"
+	delta, given := a.delta()
 	x := a.flash(name, t, kind, 2, false, []int{key, v}, nil)
 	get := x.ownRows(x.together == 1, q, do)
 	scale := build.Float(a.scale * log2e)
 	low, minus := make([]Value, 2*x.pieces), make([]Value, 2*x.pieces) // by row: -lse as an exponent of 2, -delta
 	l, lStride := x.perHead(lse)
 	e, eStride := x.perHead(delta)
-	x.rowsOf(func(r int, row Value) {
-		at := x.LoadOnly(x.At(x.tiles.row, row))
-		low[r] = x.FMul(x.Load(x.At(l, x.MulI(at, lStride))), build.Float(-log2e))
-		minus[r] = x.FNeg(x.Load(x.At(e, x.MulI(at, eStride))))
-	})
+	x.meanwhile = func() {
+		x.rowsOf(func(r int, row Value) {
+			at := x.LoadOnly(x.At(x.tiles.row, row))
+			low[r] = x.FMul(x.Load(x.At(l, x.MulI(at, lStride))), build.Float(-log2e))
+			place := x.At(e, x.MulI(at, eStride))
+			if given {
+				minus[r] = x.FNeg(x.Load(place))
+				return
+			}
+			// The rows of do are under way to shared memory as well, so one of the
+			// two finds them in the cache, and nothing has to wait for the other.
+			sum := x.quad(x.product(do, out, at), x.FAdd)
+			x.If(x.And(x.Eq(x.AndI(x.lane, 3), build.Int(0)), x.Lt(row, x.tiles.rows)), func() { x.Store(sum, place) })
+			minus[r] = x.FNeg(sum)
+		})
+	}
 	var own []left
 	begin := func() []Value {
 		own = get()
@@ -653,8 +704,9 @@ func (a *attention) queryGradientMatrix(t *Target, kind string) Entry {
 
 // keyGradientsMatrix computes dk and dv: rows are keys.
 func (a *attention) keyGradientsMatrix(t *Target, kind string) Entry {
-	const q, key, v, do, lse, delta, dk, dv = 0, 1, 2, 3, 4, 5, 8, 9
+	const q, key, v, do, lse, dk, dv = 0, 1, 2, 3, 5, 8, 9
 	name := a.k.Name + "_kv"
+	delta, _ := a.delta()
 	x := a.flash(name, t, kind, 1, true, []int{q, do}, []int{lse, delta})
 	// Longer rows find no registers.
 	get := x.ownRows(x.together == 1 && a.d <= 64, key, v)

@@ -287,8 +287,12 @@ func TestAttentionNeedsNoCopies(t *testing.T) {
 		f.Result(fmt.Sprint("gradient ", i), g)
 	}
 	for _, l := range check(t, f).Launches {
-		if k := l.Kernel; k.Template == nil && k.FindContract() == nil && !k.HasLoop() && len(k.Bufs) > 1 && k.Points() > b*n*h {
+		k := l.Kernel
+		if k.Template == nil && k.FindContract() == nil && !k.HasLoop() && len(k.Bufs) > 1 && k.Points() > b*n*h {
 			t.Errorf("a kernel moves data:\n%s", k)
+		}
+		if k.Template == nil && k.FindContract() == nil && k.Points() == b*n*h {
+			t.Errorf("a kernel sums over heads, which attention's gradient does itself:\n%s", k)
 		}
 	}
 }
