@@ -345,7 +345,7 @@ func fields(kv ...any) jen.Code {
 func (g *generator) writes(k *kern.Kernel) any {
 	var rows []jen.Code
 	for _, i := range k.Written() {
-		rows = append(rows, jen.Values(jen.Lit(i), jen.Lit(k.Bufs[i].DType.String()), jen.Lit(k.Bufs[i].Len)))
+		rows = append(rows, fields("Arg", jen.Lit(i), "DType", jen.Lit(k.Bufs[i].DType.String()), "Len", jen.Lit(k.Bufs[i].Len)))
 	}
 	if !g.sys.Traced || len(rows) == 0 {
 		return nil
