@@ -14,6 +14,10 @@ type Module struct {
 	Precision Precision
 	// Remat says what gradients compute again.
 	Remat Remat
+	// Budget is how many bytes stored tensors and the work memory of one
+	// function may take together: gradients compute again what makes them fit.
+	// 0 sets no bound.
+	Budget int
 
 	globals map[string]*Global
 }

@@ -18,6 +18,9 @@ import (
 
 	"github.com/gouache-ml/gouache/codegen/glue"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
+	"github.com/gouache-ml/gouache/codegen/sched"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/plan"
 	"github.com/gouache-ml/gouache/models/system"
 )
 
@@ -27,6 +30,7 @@ type flags struct {
 	Target    []string `help:"Processors or GPUs to compile for (default: all processors)." placeholder:"NAME"`
 	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
 	Remat     string   `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
+	Budget    string   `help:"Memory for stored tensors and work of each model: gradients compute again what doesn't fit, at the least cost in time (default: all there is)." placeholder:"6GiB"`
 	Quiet     bool     `short:"q" help:"Print errors only."`
 }
 
@@ -108,16 +112,23 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err := system.SetRemat(modules, f.Remat); err != nil {
 		return err
 	}
-	plan, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: generator.backend})
+	if err := system.SetBudget(modules, f.Budget); err != nil {
+		return err
+	}
+	sys, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: generator.backend, Placed: func(m *ir.Module, p *plan.Program, r sched.Report) {
+		if r.Again.Launches > 0 {
+			fmt.Fprintf(w, "gouachec: %s.%s: work memory %s in place of %s: %s\n", m.Name, p.Name, ir.Bytes(r.Bytes), ir.Bytes(r.Again.Kept), r.Again)
+		}
+	}})
 	if err != nil {
 		return err
 	}
 	planned := time.Since(start)
 	o := glue.Options{ImportPath: importPath, Runner: s.Runner}
-	if o.Objects, err = generator.compile(ctx, plan.Kernels); err != nil {
+	if o.Objects, err = generator.compile(ctx, sys.Kernels); err != nil {
 		return err
 	}
-	files, err := glue.Generate(plan, o)
+	files, err := glue.Generate(sys, o)
 	if err != nil {
 		return err
 	}
@@ -131,7 +142,7 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	}
 	sort.Strings(names)
 	fmt.Fprintf(w, "gouachec: %s: %d kernels for %s, %.1f MB, in %.1f s (planning %.1f s, %s %.1f s)\n",
-		s.Name, len(plan.Kernels), strings.Join(names, ", "), float64(bytes)/1e6, time.Since(start).Seconds(), planned.Seconds(), generator.tool, (time.Since(start) - planned).Seconds())
+		s.Name, len(sys.Kernels), strings.Join(names, ", "), float64(bytes)/1e6, time.Since(start).Seconds(), planned.Seconds(), generator.tool, (time.Since(start) - planned).Seconds())
 	return nil
 }
 

@@ -2,8 +2,8 @@ package dump
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
-	"html"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,40 +11,94 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/gouache-ml/gouache/codegen/sched"
+	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 )
 
-// memory prints the work arena of every program asked for; with a folder it
-// draws each as an SVG too.
+// memory prints the certificate of every program asked for: what lies where and
+// when, what made it, how much must be held at least, and what the checker says.
+// With a folder it writes each as a page too, with a drawing. Of a plan that the
+// checker refuses it prints the same, and fails.
 func (in *input) memory(dir string, w io.Writer) error {
 	s, err := in.plan()
 	if err != nil {
 		return err
 	}
-	names, programs, err := in.programs(s)
+	names, _, err := in.programs(s)
 	if err != nil {
 		return err
 	}
-	for i, p := range programs {
-		if i > 0 {
+	var errs []error
+	first := true
+	for _, m := range s.Models {
+		state := sched.CheckState(m)
+		shown := false
+		for _, p := range m.Programs {
+			name := m.Name + "." + p.Name
+			if !slices.Contains(names, name) {
+				continue
+			}
+			if !first {
+				fmt.Fprintln(w)
+			}
+			first = false
+			c := certify(name, p)
+			if err := c.table(w); err != nil {
+				return err
+			}
+			errs = append(errs, c.verdict)
+			shown = true
+			if dir == "" {
+				continue
+			}
+			if err := os.MkdirAll(dir, 0o777); err != nil {
+				return err
+			}
+			path := filepath.Join(dir, name+".html")
+			if err := os.WriteFile(path, []byte(c.page()), 0o666); err != nil {
+				return err
+			}
+			fmt.Fprintln(w, path)
+		}
+		if shown {
+			errs = append(errs, state)
 			fmt.Fprintln(w)
+			if err := stateTable(w, m, state); err != nil {
+				return err
+			}
 		}
-		if err := memoryTable(w, names[i], p); err != nil {
-			return err
-		}
-		if dir == "" {
-			continue
-		}
-		if err := os.MkdirAll(dir, 0o777); err != nil {
-			return err
-		}
-		path := filepath.Join(dir, names[i]+".svg")
-		if err := os.WriteFile(path, []byte(memorySVG(names[i], p)), 0o666); err != nil {
-			return err
-		}
-		fmt.Fprintln(w, path)
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// certificate is what can be said of a program's memory by looking at its
+// launches alone.
+type certificate struct {
+	name    string
+	program *plan.Program
+	buffers []*plan.Buffer       // of the work arena, by address, then time
+	maker   map[*plan.Buffer]int // the first launch that writes it
+	alive   []int                // bytes that must be held during each launch
+	peak    int                  // the launch with most
+	verdict error                // of the checker
+}
+
+func certify(name string, p *plan.Program) *certificate {
+	c := &certificate{name: name, program: p, buffers: work(p), maker: map[*plan.Buffer]int{}, alive: sched.Alive(p), verdict: sched.Check(p)}
+	for t := range c.alive {
+		if c.alive[t] > c.alive[c.peak] {
+			c.peak = t
+		}
+	}
+	for i, l := range p.Launches {
+		for a, b := range l.Args {
+			if _, ok := c.maker[b]; !ok && l.Kernel.Bufs[a].Mode != kern.In {
+				c.maker[b] = i
+			}
+		}
+	}
+	return c
 }
 
 // work lists the work buffers by address, then time.
@@ -61,20 +115,10 @@ func work(p *plan.Program) []*plan.Buffer {
 	return bs
 }
 
-// alive gives the bytes of work buffers alive during each launch.
-func alive(p *plan.Program) []int {
-	live := make([]int, len(p.Launches))
-	for _, b := range work(p) {
-		for t := max(b.First, 0); t <= min(b.Last, len(live)-1); t++ {
-			live[t] += b.Bytes
-		}
-	}
-	return live
-}
-
-func memoryTable(w io.Writer, name string, p *plan.Program) error {
-	bs, live := work(p), alive(p)
-	state, sum, peak := 0, 0, 0
+// summary is the lines above the table.
+func (c *certificate) summary() []string {
+	p := c.program
+	state, sum, again := 0, 0, 0
 	for _, b := range p.Buffers {
 		if b.Arena == plan.State {
 			state += b.Bytes
@@ -82,21 +126,72 @@ func memoryTable(w io.Writer, name string, p *plan.Program) error {
 			sum += b.Bytes
 		}
 	}
-	for t := range live {
-		if live[t] > live[peak] {
-			peak = t
+	for _, l := range p.Launches {
+		if recomputed(l.Values) {
+			again++
 		}
 	}
-	fmt.Fprintf(w, "%s: %d launches; work arena %s for %d buffers of %s in all; state read or written %s\n",
-		name, len(p.Launches), size(p.WorkBytes), len(bs), size(sum), size(state))
-	if len(live) > 0 {
-		l := p.Launches[peak]
-		fmt.Fprintf(w, "most alive: %s at launch %d, %s, %s\n", size(live[peak]), peak, l.Kernel.Name, l.Pos)
+	lines := []string{fmt.Sprintf("%s: %d launches; work arena %s for %d buffers of %s in all; state read or written %s",
+		c.name, len(p.Launches), size(p.WorkBytes), len(c.buffers), size(sum), size(state))}
+	if len(c.alive) > 0 {
+		l, least := p.Launches[c.peak], c.alive[c.peak]
+		lines = append(lines, fmt.Sprintf("most alive: %s at launch %d, %s, %s; no placement takes less, this one %.2f%% more",
+			size(least), c.peak, l.Kernel.Name, l.Pos, 100*float64(p.WorkBytes-least)/float64(max(least, 1))))
+	}
+	if again > 0 {
+		lines = append(lines, fmt.Sprintf("%d launches run again in the backward pass", again))
+	}
+	return append(lines, verdict(c.verdict, "checked: every launch finds what it reads as it was written, and nothing that it writes overlaps another argument"))
+}
+
+func verdict(err error, good string) string {
+	if err == nil {
+		return good
+	}
+	return "refused: " + strings.ReplaceAll(err.Error(), "\n", "\nrefused: ")
+}
+
+func recomputed(name string) bool { return strings.HasPrefix(name, "recomputed ") }
+
+// madeBy says what first writes a buffer: kernel, region, line of the model.
+func (c *certificate) madeBy(b *plan.Buffer) string {
+	i, ok := c.maker[b]
+	if !ok {
+		return "the caller"
+	}
+	l := c.program.Launches[i]
+	s := l.Kernel.Name
+	if l.Block != "" {
+		s += ", " + l.Block
+		if l.Backward {
+			s += " backward"
+		}
+	}
+	return s + ", " + l.Pos.String()
+}
+
+func (c *certificate) table(w io.Writer) error {
+	for _, l := range c.summary() {
+		fmt.Fprintln(w, l)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "offset\tbytes\tfirst\tlast\t\tbuffer")
-	for _, b := range bs {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t\t%s %s\n", b.Offset, b.Bytes, b.First, b.Last, b.Name, b.Type)
+	fmt.Fprintln(t, "offset\tend\tbytes\tfirst\tlast\t\tbuffer, made by")
+	for _, b := range c.buffers {
+		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t\t%s %s, %s\n", b.Offset, b.Offset+b.Bytes, b.Bytes, b.First, b.Last, b.Name, b.Type, c.madeBy(b))
+	}
+	return t.Flush()
+}
+
+// stateTable lists a model's stored tensors, which all its programs share.
+func stateTable(w io.Writer, m *plan.Model, state error) error {
+	gs := slices.Clone(m.Globals)
+	slices.SortStableFunc(gs, func(a, b *plan.Global) int { return cmp.Compare(a.Offset, b.Offset) })
+	fmt.Fprintf(w, "%s: state arena %s for %d stored tensors\n%s\n", m.Name, size(m.StateBytes), len(gs),
+		verdict(state, "checked: no two overlap, and the programs' are where they should be"))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "offset\tend\tbytes\t\ttensor")
+	for _, g := range gs {
+		fmt.Fprintf(t, "%d\t%d\t%d\t\t@%s %s, %s\n", g.Offset, g.Offset+g.Type.Bytes(), g.Type.Bytes(), g.Name, g.Type, g.Role)
 	}
 	return t.Flush()
 }
@@ -112,93 +207,4 @@ func size(n int) string {
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
 	return fmt.Sprintf("%d B", n)
-}
-
-// The picture, in pixels.
-const (
-	plotWidth, plotHeight = 1080, 460
-	left, top, bottom     = 84, 44, 44
-)
-
-const svgStyle = `text{font:12px system-ui,sans-serif;fill:#57606a}.t{font-size:15px;font-weight:600;fill:#1f2328}` +
-	`rect.b{stroke:#fff;stroke-width:.4}rect.b:hover{stroke:#1f2328;stroke-width:1.5}` +
-	`.axis{stroke:#d0d7de}.live{fill:none;stroke:#1f2328;stroke-width:1.3}`
-
-// memorySVG draws every work buffer as a rectangle over time (launches) and
-// address, and the bytes alive as a line: white between line and top of the
-// arena is what fragmentation costs.
-func memorySVG(name string, p *plan.Program) string {
-	n, arena := max(len(p.Launches), 1), max(p.WorkBytes, 1)
-	x := func(t int) float64 { return left + plotWidth*float64(t)/float64(n) }
-	y := func(a int) float64 { return top + plotHeight*(1-float64(a)/float64(arena)) }
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif"><style>%s</style>`, left+plotWidth+24, top+plotHeight+bottom, svgStyle)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#fff"/><text class="t" x="%d" y="24">%s: %s of work memory over %d launches</text>`, left, html.EscapeString(name), size(p.WorkBytes), len(p.Launches))
-	for i := 0; i <= 4; i++ {
-		a := arena * i / 4
-		fmt.Fprintf(&b, `<line class="axis" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/><text x="%d" y="%.1f" text-anchor="end">%s</text>`, left, left+plotWidth, y(a), y(a), left-8, y(a)+4, size(a))
-		if t := n * i / 4; i == 0 || t > n*(i-1)/4 {
-			fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">%d</text>`, x(t), top+plotHeight+18, t)
-		}
-	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">launch</text>`, left+plotWidth/2, top+plotHeight+36)
-	hue := hues(p)
-	for _, w := range work(p) {
-		first, last := max(w.First, 0), min(w.Last, n-1)
-		if last < first {
-			continue
-		}
-		fmt.Fprintf(&b, `<rect class="b" x="%.1f" y="%.1f" width="%.1f" height="%.2f" fill="%s"><title>%s %s&#10;%s at %d, launches %d to %d%s</title></rect>`,
-			x(first), y(w.Offset+w.Bytes), x(last+1)-x(first), y(w.Offset)-y(w.Offset+w.Bytes), hue(w),
-			html.EscapeString(w.Name), w.Type, size(w.Bytes), w.Offset, w.First, w.Last, html.EscapeString(where(p, w)))
-	}
-	b.WriteString(`<path class="live" d="`)
-	for t, a := range alive(p) {
-		op := "L"
-		if t == 0 {
-			op = "M"
-		}
-		fmt.Fprintf(&b, "%s%.1f %.1fH%.1f", op, x(t), y(a), x(t+1))
-	}
-	b.WriteString(`"/></svg>` + "\n")
-	return b.String()
-}
-
-// where names the block whose launch first writes w.
-func where(p *plan.Program, w *plan.Buffer) string {
-	if w.First < 0 || w.First >= len(p.Launches) {
-		return ""
-	}
-	l := p.Launches[w.First]
-	s := ""
-	if l.Block != "" {
-		s = ", " + l.Block
-	}
-	if l.Backward {
-		s += " backward"
-	}
-	return s + ", " + l.Pos.String()
-}
-
-// hues colours buffers by the block that writes them: forward in the order of
-// blocks from blue to green, the backward pass of a block in the same hue but
-// paler, inputs grey.
-func hues(p *plan.Program) func(*plan.Buffer) string {
-	index := map[string]int{}
-	for _, l := range p.Launches {
-		if _, ok := index[l.Block]; !ok {
-			index[l.Block] = len(index)
-		}
-	}
-	return func(w *plan.Buffer) string {
-		if w.First < 0 || w.First >= len(p.Launches) {
-			return "#afb8c1"
-		}
-		l := p.Launches[w.First]
-		h := 215 + 300*index[l.Block]/max(len(index), 1)
-		if l.Backward {
-			return fmt.Sprintf("hsl(%d 48%% 76%%)", h%360)
-		}
-		return fmt.Sprintf("hsl(%d 55%% 56%%)", h%360)
-	}
 }

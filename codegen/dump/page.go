@@ -77,7 +77,7 @@ func (in *input) html(path string, w io.Writer) error {
 		return err
 	}
 	cols = append(cols, launches(programs[0]))
-	page, err := render(in.name+": "+model+"."+fn, cols, programs[0])
+	page, err := render(in.name+": "+model+"."+fn, cols, certify(fn, programs[0]))
 	if err != nil {
 		return err
 	}
@@ -189,13 +189,13 @@ func mark(s string) string {
 	return token.ReplaceAllStringFunc(html.EscapeString(s), func(v string) string { return "<i>" + v + "</i>" })
 }
 
-func render(title string, cols []column, p *plan.Program) (string, error) {
+func render(title string, cols []column, c *certificate) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>%s</title>\n<style>\n%s</style>\n", html.EscapeString(title), pageCSS)
 	fmt.Fprintf(&b, "<header><h1>%s</h1><p>click a value or a block to follow it through the stages, click a stage's name to fold it</p>"+
 		"<span id=picked></span><span class=key><b class=new>made by this pass</b> <b class=gone>gone after the next</b></span></header>\n<main>\n", html.EscapeString(title))
 	kernels := map[string]string{}
-	for _, l := range p.Launches {
+	for _, l := range c.program.Launches {
 		kernels[l.Kernel.Name] = l.Kernel.String()
 	}
 	for i, c := range cols {
@@ -224,7 +224,7 @@ func render(title string, cols []column, p *plan.Program) (string, error) {
 		b.WriteString("</ol></section>\n")
 	}
 	b.WriteString("</main>\n<details><summary>memory</summary>")
-	b.WriteString(memorySVG(p.Name, p))
+	b.WriteString(memorySVG(c))
 	b.WriteString("</details>\n")
 	js, err := json.Marshal(kernels) // escapes < and >
 	if err != nil {

@@ -111,6 +111,7 @@ func Graph(f *ir.Func, o Options) error {
 func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error) {
 	sys := &plan.System{Name: name}
 	lib := kernel.NewLibrary()
+	var over excess
 	for _, m := range modules {
 		pm := &plan.Model{Name: m.Name}
 		for _, f := range m.Funcs {
@@ -123,16 +124,6 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 			if err != nil {
 				return nil, fmt.Errorf("%s.%w", m.Name, err)
 			}
-			if m.Remat == ir.RematBlocks {
-				sched.Remat(p, blocks(f))
-			}
-			report, err := sched.Place(p)
-			if err != nil {
-				return nil, fmt.Errorf("%s.%s: %w", m.Name, f.Name, err)
-			}
-			if o.Placed != nil {
-				o.Placed(m, p, report)
-			}
 			pm.Programs = append(pm.Programs, p)
 		}
 		for _, g := range m.Globals {
@@ -140,6 +131,18 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 		}
 		if err := sched.PlaceState(pm); err != nil {
 			return nil, err
+		}
+		for i, p := range pm.Programs {
+			report, err := place(m, pm, p, blocks(m.Funcs[i]))
+			if err != nil {
+				return nil, fmt.Errorf("%s.%s: %w", m.Name, p.Name, err)
+			}
+			if o.Placed != nil {
+				o.Placed(m, p, report)
+			}
+		}
+		if m.Budget > 0 {
+			over.add(m, pm)
 		}
 		if err := sched.CheckState(pm); err != nil {
 			return nil, fmt.Errorf("internal: %s: %w", m.Name, err)
@@ -154,7 +157,46 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 		sys.Models = append(sys.Models, pm)
 	}
 	sys.Kernels = lib.Kernels()
+	if err := over.err(); err != nil {
+		return nil, err
+	}
 	return sys, nil
+}
+
+// place gives p's buffers their places, after changing what its backward pass
+// keeps as m asks.
+func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool) (sched.Report, error) {
+	if m.Budget > 0 {
+		return sched.Fit(p, blocks, max(0, m.Budget-pm.StateBytes))
+	}
+	if m.Remat == ir.RematBlocks {
+		sched.Remat(p, blocks)
+	}
+	return sched.Place(p)
+}
+
+// excess is the model that most exceeds its budget, if any does.
+type excess struct {
+	least   int // bytes it needs
+	model   *plan.Model
+	program *plan.Program // the one that does
+}
+
+func (x *excess) add(m *ir.Module, pm *plan.Model) {
+	for _, p := range pm.Programs {
+		if n := pm.StateBytes + p.WorkBytes; n > m.Budget && n > x.least {
+			*x = excess{n, pm, p}
+		}
+	}
+}
+
+// err says in one line what would do for all models.
+func (x *excess) err() error {
+	if x.model == nil {
+		return nil
+	}
+	return fmt.Errorf("%s.%s: the budget is too small: it needs at least %s (state %s, work %s); give -budget %s",
+		x.model.Name, x.program.Name, ir.Bytes(x.least), ir.Bytes(x.model.StateBytes), ir.Bytes(x.program.WorkBytes), ir.Bytes(x.least))
 }
 
 // blocks names the resblocks of f, or all its regions if it has none but those

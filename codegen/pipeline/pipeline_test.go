@@ -1,38 +1,68 @@
 package pipeline
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/sched"
 	"github.com/gouache-ml/gouache/ir"
-	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 	"github.com/gouache-ml/gouache/models/system"
 	_ "github.com/gouache-ml/gouache/models/systems"
 )
 
-type whole struct{}
-
-func (whole) Tile(k *kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
-func (whole) Pack(k *kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
-func (whole) Copied(k *kern.Kernel, i int) int        { return k.Bufs[k.FindContract().Args[i].Buf].Len }
-
-func TestDemoCompilesToAPlan(t *testing.T) {
-	s, err := system.Lookup("demo")
-	if err != nil {
-		t.Fatal(err)
+// The arenas of every system are at most 5% larger than what is alive at once,
+// with recomputation too. Check, which shares no code with placement, passes in
+// Compile.
+func TestSystemsArePlacedWithinFivePercent(t *testing.T) {
+	for _, c := range []struct {
+		system string
+		remat  ir.Remat
+		budget string
+		long   bool
+	}{
+		{"demo", ir.NoRemat, "", false},
+		{"demo", ir.RematBlocks, "", false},
+		{"demo", ir.NoRemat, "64MiB", true},
+		{"emoji", ir.NoRemat, "", false},
+		{"emoji", ir.RematBlocks, "", true},
+		{"paper", ir.NoRemat, "", true},
+	} {
+		t.Run(strings.TrimSpace(fmt.Sprintf("%s %s %s", c.system, c.remat, c.budget)), func(t *testing.T) {
+			if c.long && testing.Short() {
+				t.Skip("takes half a minute")
+			}
+			t.Parallel()
+			s, err := system.Lookup(c.system)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ms, err := s.Build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range ms {
+				m.Remat = c.remat
+			}
+			if err := system.SetBudget(ms, c.budget); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			p, err := Compile(c.system, ms, Options{Backend: cpu.Backend{}, Placed: func(m *ir.Module, p *plan.Program, r sched.Report) {
+				if r.Gap() > 0 {
+					t.Logf("%s.%s: %s", m.Name, p.Name, r)
+				}
+				if r.Gap() > 0.05 {
+					t.Errorf("%s.%s: %s, want at most 5%%", m.Name, p.Name, r)
+				}
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d kernels in %v", len(p.Kernels), time.Since(start))
+		})
 	}
-	ms, err := s.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	start := time.Now()
-	p, err := Compile("demo", ms, Options{Backend: whole{}, Placed: func(m *ir.Module, p *plan.Program, r sched.Report) {
-		t.Logf("%s.%s: %d launches, %s, %.1f MFLOP", m.Name, p.Name, len(p.Launches), r, float64(p.FLOPs)/1e6)
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d kernels in %v", len(p.Kernels), time.Since(start))
 }

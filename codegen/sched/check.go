@@ -191,27 +191,7 @@ func (c *checker) read(b *plan.Buffer, at int, what string) {
 
 // lifetimes compares the declared lifetimes with the launches.
 func (c *checker) lifetimes() {
-	first, last := map[*plan.Buffer]int{}, map[*plan.Buffer]int{}
-	touch := func(b *plan.Buffer, at int) {
-		if _, seen := first[b]; !seen {
-			first[b] = at
-		}
-		last[b] = at
-	}
-	for _, b := range c.p.Inputs {
-		touch(b, -1)
-	}
-	for i, l := range c.p.Launches {
-		for _, b := range l.Args {
-			touch(b, i)
-		}
-	}
-	for _, b := range c.p.Inputs {
-		touch(b, len(c.p.Launches))
-	}
-	for _, o := range c.p.Outputs {
-		touch(o.Buffer, len(c.p.Launches))
-	}
+	first, last := uses(c.p)
 	for _, b := range c.p.Buffers {
 		if _, used := first[b]; !used || b.Arena != plan.Work {
 			continue
@@ -220,6 +200,55 @@ func (c *checker) lifetimes() {
 			c.problem("buffer %s is declared alive from launch %d to %d but used from %d to %d", b.Name, b.First, b.Last, first[b], last[b])
 		}
 	}
+}
+
+// uses are the first and the last launch that touch a buffer; -1 is before the
+// first launch and their number after the last.
+func uses(p *plan.Program) (first, last map[*plan.Buffer]int) {
+	first, last = map[*plan.Buffer]int{}, map[*plan.Buffer]int{}
+	touch := func(b *plan.Buffer, at int) {
+		if _, seen := first[b]; !seen {
+			first[b] = at
+		}
+		last[b] = at
+	}
+	for _, b := range p.Inputs {
+		touch(b, -1)
+	}
+	for i, l := range p.Launches {
+		for _, b := range l.Args {
+			touch(b, i)
+		}
+	}
+	for _, b := range p.Inputs {
+		touch(b, len(p.Launches))
+	}
+	for _, o := range p.Outputs {
+		touch(o.Buffer, len(p.Launches))
+	}
+	return first, last
+}
+
+// Alive are the bytes of the work arena that must be held during each launch, by
+// what the launches touch, each buffer up to the next multiple of 64. The arena is
+// no smaller than the largest.
+func Alive(p *plan.Program) []int {
+	alive := make([]int, len(p.Launches)+1)
+	first, last := uses(p)
+	for b, i := range first {
+		if b.Arena != plan.Work {
+			continue
+		}
+		size := (b.Bytes + 63) / 64 * 64
+		alive[max(i, 0)] += size
+		if last[b]+1 < len(alive) {
+			alive[last[b]+1] -= size
+		}
+	}
+	for i := 1; i < len(alive); i++ {
+		alive[i] += alive[i-1]
+	}
+	return alive[:len(p.Launches)]
 }
 
 // CheckState proves that the globals of m are disjoint, aligned and inside the

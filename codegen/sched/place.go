@@ -18,6 +18,7 @@ type Report struct {
 	Bytes      int    // size of the work arena
 	LowerBound int    // largest sum of sizes alive during one launch: no placement needs less
 	Order      string // the heuristic that won
+	Again      Again  // what runs again, where a budget asks for that
 }
 
 // Gap is the share of the arena above the lower bound, 0 for a perfect fit.

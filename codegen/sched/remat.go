@@ -1,6 +1,8 @@
 package sched
 
 import (
+	"slices"
+
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 )
@@ -15,17 +17,41 @@ import (
 // those kernels compute or how they order their sums. It comes before Place,
 // and sets First and Last anew.
 func Remat(p *plan.Program, blocks map[string]bool) {
-	backward := 0
-	for backward < len(p.Launches) && !p.Launches[backward].Backward {
-		backward++
+	f := readForward(p)
+	if set := f.inside(blocks); len(set) > 0 {
+		*p = *f.again(set)
 	}
-	r := remat{p: p, backward: backward, copies: map[*plan.Buffer]*plan.Buffer{}, writes: map[*plan.Buffer][]int{}, inside: map[*plan.Buffer]bool{}, old: p.Launches}
-	for i, l := range r.old {
+}
+
+// forward is what of a program's forward pass can be launched again.
+type forward struct {
+	p      *plan.Program
+	end    int                    // the first launch of the backward pass
+	writes map[*plan.Buffer][]int // the launches that write a buffer
+	reads  map[*plan.Buffer][]int // and that read it
+	// latest has the buffers that can be made again, and the launch before
+	// which that happens at the latest: the first of the backward pass that
+	// reads it, or that makes something else from it.
+	latest map[*plan.Buffer]int
+}
+
+func readForward(p *plan.Program) *forward {
+	f := &forward{p: p, writes: map[*plan.Buffer][]int{}, reads: map[*plan.Buffer][]int{}, latest: map[*plan.Buffer]int{}}
+	for f.end < len(p.Launches) && !p.Launches[f.end].Backward {
+		f.end++
+	}
+	for i, l := range p.Launches {
 		for a, b := range l.Args {
 			if l.Kernel.Bufs[a].Mode != kern.In {
-				r.writes[b] = append(r.writes[b], i)
+				f.writes[b] = append(f.writes[b], i)
+			}
+			if l.Kernel.Bufs[a].Mode != kern.Out {
+				f.reads[b] = append(f.reads[b], i)
 			}
 		}
+	}
+	if f.end == len(p.Launches) {
+		return f
 	}
 	outer := map[*plan.Buffer]bool{}
 	for _, b := range p.Inputs {
@@ -34,139 +60,164 @@ func Remat(p *plan.Program, blocks map[string]bool) {
 	for _, o := range p.Outputs {
 		outer[o.Buffer] = true
 	}
-	for _, b := range p.Buffers {
-		w := r.writes[b]
-		if b.Arena != plan.Work || outer[b] || len(w) == 0 || w[0] != w[len(w)-1] || w[0] >= backward {
+	for i := f.end - 1; i >= 0; i-- {
+		if !f.repeatable(i) {
 			continue
 		}
-		l := r.old[w[0]]
-		r.inside[b] = blocks[l.Block]
-		for a, x := range l.Args {
-			if x == b && l.Kernel.Bufs[a].Mode != kern.Out {
-				r.inside[b] = false
+		l := p.Launches[i]
+		for a, b := range l.Args {
+			if l.Kernel.Bufs[a].Mode == kern.In || outer[b] || len(f.writes[b]) > 1 {
+				continue
+			}
+			if at, ok := f.needed(b); ok && f.unchanged(i, at) {
+				f.latest[b] = at
 			}
 		}
 	}
-	for _, l := range r.old[:backward] {
-		for _, b := range l.Args {
-			if w := r.writes[b]; r.inside[b] && r.old[w[0]].Block != l.Block {
-				r.inside[b] = false
-			}
-		}
-	}
-	if backward == len(r.old) {
-		return
-	}
-	p.Launches = append([]plan.Launch(nil), r.old[:backward]...)
-	for i := backward; i < len(r.old); i++ {
-		l := r.old[i]
-		args := append([]*plan.Buffer(nil), l.Args...)
-		for a, b := range args {
-			if r.can(b, i) {
-				args[a] = r.again(b, i)
-			}
-		}
-		l.Args = args
-		p.Launches = append(p.Launches, l)
-	}
-	if len(r.copies) > 0 {
-		r.lifetimes()
-	}
+	return f
 }
 
-type remat struct {
-	p        *plan.Program
-	old      []plan.Launch
-	backward int                           // the first launch of the backward pass
-	writes   map[*plan.Buffer][]int        // the launches that write a buffer
-	inside   map[*plan.Buffer]bool         // nobody but its block and the backward pass reads it
-	copies   map[*plan.Buffer]*plan.Buffer // computed again
-}
-
-// can reports whether the contents of b can be computed again right before
-// launch at.
-func (r *remat) can(b *plan.Buffer, at int) bool {
-	if r.copies[b] != nil {
-		return true
-	}
-	if !r.inside[b] {
-		return false
-	}
-	w := r.writes[b][0]
-	l := r.old[w]
-	for a, x := range l.Args {
-		switch {
-		case l.Kernel.Bufs[a].Mode == kern.InOut:
+// repeatable reports whether launch i may run twice: it updates nothing.
+func (f *forward) repeatable(i int) bool {
+	l := f.p.Launches[i]
+	for a, b := range l.Args {
+		if m := l.Kernel.Bufs[a].Mode; m == kern.InOut || m == kern.Out && b.Arena != plan.Work {
 			return false
-		case l.Kernel.Bufs[a].Mode == kern.Out:
-			if x.Arena != plan.Work {
-				return false
-			}
-		case !r.can(x, at):
-			for _, o := range r.writes[x] {
-				if o >= w && o < at {
-					return false
+		}
+	}
+	return true
+}
+
+// needed is the launch before which a copy of b would be made at the latest.
+func (f *forward) needed(b *plan.Buffer) (at int, ok bool) {
+	for _, i := range f.reads[b] {
+		if i >= f.end {
+			return i, true
+		}
+		l := f.p.Launches[i]
+		for a, x := range l.Args {
+			if l.Kernel.Bufs[a].Mode != kern.In {
+				if t, can := f.latest[x]; can {
+					at, ok = max(at, t), true
 				}
+			}
+		}
+	}
+	return at, ok
+}
+
+// unchanged reports whether what launch i reads is the same before launch at.
+func (f *forward) unchanged(i, at int) bool {
+	l := f.p.Launches[i]
+	for a, x := range l.Args {
+		if l.Kernel.Bufs[a].Mode != kern.In {
+			continue
+		}
+		for _, w := range f.writes[x] {
+			if w >= i && w < at {
+				return false
 			}
 		}
 	}
 	return true
 }
 
-// again launches what computes b once more, before launch at, and returns the
-// copy.
-func (r *remat) again(b *plan.Buffer, at int) *plan.Buffer {
-	if c := r.copies[b]; c != nil {
-		return c
+// inside lists what can be made again that launches of the blocks write and
+// that no other block reads in the forward pass.
+func (f *forward) inside(blocks map[string]bool) map[*plan.Buffer]bool {
+	set := map[*plan.Buffer]bool{}
+	for b := range f.latest {
+		block := f.p.Launches[f.writes[b][0]].Block
+		outside := func(i int) bool { return i < f.end && f.p.Launches[i].Block != block }
+		if blocks[block] && !slices.ContainsFunc(f.reads[b], outside) {
+			set[b] = true
+		}
 	}
-	l := r.old[r.writes[b][0]]
-	args := append([]*plan.Buffer(nil), l.Args...)
-	made := map[*plan.Buffer]*plan.Buffer{}
-	for a, x := range args {
-		if l.Kernel.Bufs[a].Mode == kern.In {
-			if r.can(x, at) {
-				args[a] = r.again(x, at)
+	return set
+}
+
+// again is the program that makes the buffers of set again where its backward
+// pass needs them, each when it is first needed. It shares its other buffers
+// with p, and has set First and Last of all.
+func (f *forward) again(set map[*plan.Buffer]bool) *plan.Program {
+	q := *f.p
+	q.Buffers = slices.Clone(f.p.Buffers)
+	q.Launches = slices.Clone(f.p.Launches[:f.end])
+	r := repeater{f, set, &q, map[*plan.Buffer]*plan.Buffer{}}
+	for _, l := range f.p.Launches[f.end:] {
+		l.Args = r.args(l)
+		q.Launches = append(q.Launches, l)
+	}
+	lifetimes(&q)
+	return &q
+}
+
+type repeater struct {
+	*forward
+	set    map[*plan.Buffer]bool
+	q      *plan.Program
+	copies map[*plan.Buffer]*plan.Buffer // made again
+}
+
+// args makes what l reads, where that is in the set, and lists l's arguments.
+func (r *repeater) args(l plan.Launch) []*plan.Buffer {
+	args := slices.Clone(l.Args)
+	for a, b := range args {
+		if l.Kernel.Bufs[a].Mode == kern.In && r.set[b] {
+			if r.copies[b] == nil {
+				r.launch(r.p.Launches[r.writes[b][0]])
 			}
+			args[a] = r.copies[b]
+		}
+	}
+	return args
+}
+
+// launch launches l once more. Of its results those in the set are kept.
+func (r *repeater) launch(l plan.Launch) {
+	args := r.args(l)
+	made := map[*plan.Buffer]*plan.Buffer{}
+	for a, x := range l.Args {
+		if l.Kernel.Bufs[a].Mode == kern.In {
 			continue
 		}
 		if made[x] == nil {
 			c := *x
-			c.ID, c.Name = len(r.p.Buffers), "recomputed "+x.Name
+			c.ID, c.Name = len(r.q.Buffers), "recomputed "+x.Name
 			made[x] = &c
-			r.p.Buffers = append(r.p.Buffers, &c)
-			if r.inside[x] {
+			r.q.Buffers = append(r.q.Buffers, &c)
+			if r.set[x] {
 				r.copies[x] = &c
 			}
 		}
 		args[a] = made[x]
 	}
 	l.Args, l.Backward, l.Values = args, true, "recomputed "+l.Values
-	r.p.Launches = append(r.p.Launches, l)
-	r.p.FLOPs += l.Kernel.FLOPs
-	return r.copies[b]
+	r.q.Launches = append(r.q.Launches, l)
+	r.q.FLOPs += l.Kernel.FLOPs
 }
 
 // lifetimes sets First and Last of every buffer.
-func (r *remat) lifetimes() {
-	n := len(r.p.Launches)
-	for _, b := range r.p.Buffers {
+func lifetimes(p *plan.Program) {
+	n := len(p.Launches)
+	for _, b := range p.Buffers {
 		if b.Arena == plan.Work {
 			b.First, b.Last = n, -1
 		} else {
 			b.First, b.Last = -1, n
 		}
 	}
-	for i, l := range r.p.Launches {
+	for i, l := range p.Launches {
 		for _, b := range l.Args {
 			if b.Arena == plan.Work {
 				b.First, b.Last = min(b.First, i), max(b.Last, i)
 			}
 		}
 	}
-	for _, b := range r.p.Inputs {
+	for _, b := range p.Inputs {
 		b.First, b.Last = -1, n
 	}
-	for _, o := range r.p.Outputs {
+	for _, o := range p.Outputs {
 		o.Buffer.Last = n
 	}
 }

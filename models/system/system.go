@@ -90,6 +90,25 @@ func SetRemat(modules []*ir.Module, name string) error {
 	return nil
 }
 
+// SetBudget makes modules be compiled for an amount of memory each, as
+// ir.ParseBudget reads it; "" leaves them their own.
+func SetBudget(modules []*ir.Module, amount string) error {
+	if amount == "" {
+		return nil
+	}
+	n, err := ir.ParseBudget(amount)
+	if err != nil {
+		return err
+	}
+	for _, m := range modules {
+		if m.Remat != ir.NoRemat {
+			return fmt.Errorf("%s: a budget chooses by itself what to compute again; give -remat off in place of %s", m.Name, m.Remat)
+		}
+		m.Budget = n
+	}
+	return nil
+}
+
 // SetPrecision makes modules be compiled with a preset or a change of one, as
 // ir.ParsePrecision reads it; "" leaves them their own.
 func SetPrecision(modules []*ir.Module, name string) error {

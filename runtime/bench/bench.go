@@ -45,6 +45,7 @@ type Result struct {
 	Ready       float64 `json:"s_ready,omitempty"`      // from the start of the process to the start of the first step
 	FirstStep   float64 `json:"s_first_step,omitempty"` // from the start of the process to the end of the first step
 	PeakMB      float64 `json:"peak_rss_mb"`
+	ExpectedMB  float64 `json:"expected_rss_mb,omitempty"` // of one program in a process, known before it runs
 	ParametersM float64 `json:"params_m"`
 	Kernels     []Times `json:"kernels,omitempty"` // by launch
 }
@@ -203,6 +204,9 @@ func (o *options) run(m *exec.Model, program string) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{What: strings.TrimPrefix(p.Name(), p.Name()[:strings.IndexByte(p.Name(), '.')+1]), GFLOP: float64(p.FLOPs()) / 1e9, ParametersM: float64(m.Params()) / 1e6}
+	if n, err := m.Touched(program); err == nil { // not on a device
+		r.ExpectedMB = float64(n+exec.ProgramBytes) / 1e6
+	}
 	var all []float64
 	launches := make([][]float64, p.Launches())
 	names := make([]string, p.Launches())

@@ -327,14 +327,17 @@ func (m *Model) fill(i int, seed uint64) error {
 // zero clears b, unless it is clear: memory that was never written takes no pages until then, and
 // caches that only sampling uses can be larger than everything training writes.
 func zero(b []byte) {
-	for len(b) >= 4096 {
-		if *(*[4096]byte)(b) != [4096]byte{} {
-			clear(b[:4096])
+	for len(b) >= zeroBytes {
+		if *(*[zeroBytes]byte)(b) != [zeroBytes]byte{} {
+			clear(b[:zeroBytes])
 		}
-		b = b[4096:]
+		b = b[zeroBytes:]
 	}
 	clear(b)
 }
+
+// zeroBytes is what zero looks at before it writes: a page.
+const zeroBytes = 4096
 
 // CheckFinite reports the first stored tensor that holds an infinity or NaN.
 func (m *Model) CheckFinite() error {

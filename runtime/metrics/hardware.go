@@ -50,6 +50,10 @@ func PeakMemory() int64 {
 	return peakUsage()
 }
 
+// ResidentMemory is the resident set of this process, in bytes; 0 where the system
+// doesn't tell.
+func ResidentMemory() int64 { return kilobytes(field("/proc/self/status", "VmRSS")) }
+
 // field finds "name: value" in one of the kernel's text files.
 func field(path, name string) string {
 	f, err := os.Open(path)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gouache-ml/gouache/runtime/config"
 	"github.com/gouache-ml/gouache/runtime/exec"
+	"github.com/gouache-ml/gouache/runtime/metrics"
 	"github.com/gouache-ml/gouache/runtime/sample"
 	"github.com/gouache-ml/gouache/runtime/train"
 )
@@ -144,11 +145,44 @@ func (a *app) loop(ctx context.Context, m train.Model, s *train.Stage) error {
 	if p, ok := a.sys.(interface{ Profile() *exec.Profile }); ok {
 		l.Profile = p.Profile()
 	}
+	a.expect(m, s.Name)
 	err := l.Run(ctx)
 	if err != nil || l.Profile == nil {
 		return err
 	}
 	return a.writeProfile(l.Profile, s.Name)
+}
+
+// arenas is the memory that stored tensors and work take in training, 0 where that
+// is not known.
+func arenas(m train.Model) int64 {
+	t, ok := m.(interface {
+		Touched(programs ...string) (int64, error)
+	})
+	if !ok {
+		return 0
+	}
+	used := []string{"train"}
+	for _, p := range []string{"eval", "average"} {
+		if slices.Contains(m.Programs(), p) {
+			used = append(used, p)
+		}
+	}
+	n, err := t.Touched(used...)
+	if err != nil {
+		return 0 // a device has its own
+	}
+	return n
+}
+
+// expect says how much memory training a model is going to take: what the program
+// takes with its data loaded, and the arenas, which take none before the first step.
+// Batches add up to 4 MiB.
+func (a *app) expect(m train.Model, stage string) {
+	if n, now := arenas(m), metrics.ResidentMemory(); n > 0 && now > 0 {
+		fmt.Fprintf(a.log, "%s: %s of memory expected: %s stored tensors and work, %s program and data\n",
+			stage, metrics.FormatBytes(n+now), metrics.FormatBytes(n), metrics.FormatBytes(now))
+	}
 }
 
 // writeProfile writes where the time of the steps went, and the last step as a trace.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/gouache-ml/gouache/runtime/exec"
 	"github.com/gouache-ml/gouache/runtime/metrics"
 	"github.com/gouache-ml/gouache/runtime/train"
 )
@@ -23,6 +24,9 @@ func (c *infoCommand) run(_ context.Context, a *app) error {
 		err := a.with(name, func(m train.Model) error {
 			state, work := m.Bytes()
 			fmt.Fprintf(a.out, "\n%s: %d parameters, %s stored, %s work memory\n", name, m.Params(), metrics.FormatBytes(state), metrics.FormatBytes(work))
+			if n := arenas(m); n > 0 {
+				fmt.Fprintf(a.out, "  resident in training: %s of that in whole pages, %s for the program, and its data\n", metrics.FormatBytes(n), metrics.FormatBytes(exec.ProgramBytes))
+			}
 			for _, program := range m.Programs() {
 				p, err := m.Program(program)
 				if err != nil {

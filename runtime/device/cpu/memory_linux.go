@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"bytes"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +39,16 @@ func mapMemory(size int, huge bool) ([]byte, error) {
 	// Refusal only costs speed: a kernel may be built without huge pages.
 	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE)
 	return mem, nil
+}
+
+// PageBytes is the size of the pages that an arena of that size takes memory in.
+func PageBytes(arena int64) int64 {
+	if arena >= hugePage {
+		if b, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled"); err == nil && !bytes.Contains(b, []byte("[never]")) {
+			return hugePage
+		}
+	}
+	return int64(os.Getpagesize())
 }
 
 func unmapMemory(mem []byte) error {

@@ -2,7 +2,10 @@
 
 package cpu
 
-import "unsafe"
+import (
+	"os"
+	"unsafe"
+)
 
 // mapMemory falls back to Go's heap, over-allocated so that the result is aligned to 64 bytes.
 func mapMemory(size int, huge bool) ([]byte, error) {
@@ -10,6 +13,9 @@ func mapMemory(size int, huge bool) ([]byte, error) {
 	head := -int64(uintptr(unsafe.Pointer(&b[0]))) & 63
 	return b[head : int(head)+size : int(head)+size], nil
 }
+
+// PageBytes is the size of the pages that an arena of that size takes memory in.
+func PageBytes(arena int64) int64 { return int64(os.Getpagesize()) }
 
 func unmapMemory(mem []byte) error { return nil }
 
