@@ -42,7 +42,7 @@ type point struct {
 // Bounds of a search.
 const (
 	// rounds is the work of a search, in measurements of every single change;
-	// in slots it is bounded, on one side by some 10 s.
+	// in slots it is bounded, from above to some 20 s.
 	rounds    = 2000
 	leastWork = 3e7
 	mostWork  = 1e9

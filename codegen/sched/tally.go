@@ -9,7 +9,7 @@ import (
 
 // tally adds up what a choice of buffers to make again costs, and how much is
 // alive during each launch, without making the program: for paper's transformer
-// in some 20 microseconds. Its numbers are those of the program that again
+// in some 15 microseconds. Its numbers are those of the program that again
 // makes (a test compares them).
 //
 // Launches that touch nothing of a choice are one slot for each run of them.
