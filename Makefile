@@ -50,6 +50,7 @@ EMULATED = OpsCompute|LargeGraphsAgree|ModelsMatchPyTorch
 ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled ./tests/parity
 
 check-long: test
+	go test -timeout 120m -count=1 -run 'Mutants|Assemble' ./codegen/cuda -long
 	GOUACHE_TEST_DEVICE=emu go test -timeout 120m -count=1 ./tests/compiled ./tests/parity
 	@.ci/tools.sh qemu-aarch64-static
 	GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m -count=1 $(ARM64)

@@ -327,6 +327,7 @@ func (w *warp) bulkInto(p *cta, b *mbar, regions []region, lane int) {
 		m.stats.SectorsIdeal += int64((bytes + 31) / 32)
 	}
 	base := w.base
+	b.loaded = clock
 	p.cluster.async = append(p.cluster.async, func() {
 		for _, r := range regions {
 			off := r.shared - sharedBase

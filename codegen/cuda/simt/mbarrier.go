@@ -14,6 +14,7 @@ type mbar struct {
 	phase          uint32
 	next, done     past // of the current phase; of those completed
 	agent          uint32
+	loaded         uint32 // clock of the last bulk copy
 	initBy         *warp
 	fenced         bool // its initialisation is visible to the async proxy
 }

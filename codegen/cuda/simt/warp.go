@@ -257,6 +257,9 @@ func (w *warp) exit(mask uint32) {
 func (w *warp) finish() {
 	w.done = true
 	w.cta.left--
+	if w.cta.left == 0 && w.m.opts.Check {
+		w.cta.awaited()
+	}
 	cl := w.cta.cluster
 	cl.left--
 	if w.arrivedAt == cl.bar.generation+1 {
@@ -314,4 +317,18 @@ func (w *warp) uniform64(slot int32, mask uint32, what string) uint64 {
 		}
 	}
 	return v
+}
+
+// awaited checks, at a block's end, that its threads know of all bulk copies into
+// its shared memory.
+func (c *cta) awaited() {
+	for _, b := range c.mbars {
+		known := b.loaded == 0
+		for _, w := range c.warps {
+			known = known || w.knows(b.agent, b.loaded)
+		}
+		if !known {
+			c.shadow.fault(MissingWait, -1, b.off, "the block ends, and no thread has waited for the copies that complete at this mbarrier")
+		}
+	}
 }
