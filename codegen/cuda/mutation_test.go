@@ -90,17 +90,12 @@ var excuses = []struct{ subject, what, at, before, after, why string }{
 		why: "elements past the end of a row are 0"},
 	{subject: `^decode`, what: `^step -1`, at: `x\.For\(x\.id, n`, before: `^bar\.sync 0; $`,
 		why: "the largest score is the same if some are looked at twice"},
-
-	// What the emulator misses.
-	{subject: `^wgmma( in clusters)?$`, what: `^bound \+`, at: `^e\.For\(first, `, why: copiesLeft},
-	{subject: `^wgmma in parts$`, what: `^bound \+1`, at: `^return e\.For\(build\.Int\(0\), build\.Int\(steps\)`, why: copiesLeft},
 }
 
 const (
 	rowsLater   = "only products read what has been copied, and they wait and fence and meet in the loop again"
 	otherHalf   = "nothing changes what these products read and write before the other half of the tile has waited for them"
 	noneBetween = "no thread has a number between the bounds"
-	copiesLeft  = "that copies which nobody waits for may end after the block isn't checked"
 )
 
 // seeds is how many schedules a mutant runs under before it counts as unnoticed.
