@@ -20,10 +20,12 @@ tools:
 	@.ci/tools.sh
 
 test: tools
+	@.ci/tools.sh gcc
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: run gofmt -w on: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
 	go vet ./...
 	go test -timeout 18m ./...
 	GOUACHE_TEST_DEVICE=emu go test -timeout 18m -run '$(EMULATED)' ./tests/compiled ./tests/parity
+	@test -n "$$GOUACHE_PTXAS" || command -v ptxas >/dev/null || echo "make test: SKIPPED: ptxas has assembled no kernel (it is NVIDIA's and not free software: .ci/ptxas.sh DIR fetches it, then set GOUACHE_PTXAS=DIR/ptxas)"
 
 bench-peers: tools
 	go generate -run 'system (peers|emoji) ' ./models/systems

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the build needs and the machine lacks: LLVM 19's llc and lld.
 # Debian and its kin: by apt-get. Elsewhere: says what to install. With the argument
-# qemu-aarch64-static it does the same for that emulator.
+# qemu-aarch64-static or gcc it does the same for that program, which only tests need.
 set -eu
 apt() {
   sudo=""
@@ -13,10 +13,15 @@ apt() {
   $sudo apt-get update -qq
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
-if [ "${1:-}" = qemu-aarch64-static ]; then
+if [ -n "${1:-}" ]; then
+  case "$1" in
+    qemu-aarch64-static) packages=qemu-user-static ;;
+    gcc) packages="gcc libc6-dev" ;;
+    *) echo "tools: $1: not one of qemu-aarch64-static, gcc" >&2; exit 2 ;;
+  esac
   command -v "$1" >/dev/null && exit 0
-  command -v apt-get >/dev/null || { echo "tools: $1: not found; install QEMU's user emulators with your system's packages" >&2; exit 1; }
-  apt qemu-user-static || { echo "tools: apt-get could not install qemu-user-static, see the messages above" >&2; exit 1; }
+  command -v apt-get >/dev/null || { echo "tools: $1: not found; install it with your system's packages (Debian's are called $packages)" >&2; exit 1; }
+  apt $packages || { echo "tools: apt-get could not install $packages, see the messages above" >&2; exit 1; }
   exit 0
 fi
 command -v go >/dev/null || { echo "tools: go: not found; install Go 1.26 or newer (https://go.dev/dl) and put it on PATH" >&2; exit 1; }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -121,7 +122,18 @@ func TestTrainingHasTheSameBitsOnAnyNumberOfThreads(t *testing.T) {
 
 func TestCompilingTwiceGivesTheSameBytes(t *testing.T) {
 	if Device() != "" {
-		t.Skip("of PTX package codegen/cuda tests it")
+		var first *exec.Spec
+		for range 2 {
+			spec, err := Compile("tiny", models(t)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first != nil && !reflect.DeepEqual(spec.Objects, first.Objects) {
+				t.Error("two objects of the same kernels differ")
+			}
+			first = spec
+		}
+		return
 	}
 	tools, err := toolchain.Find()
 	if err != nil {
