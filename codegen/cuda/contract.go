@@ -88,6 +88,19 @@ func (p *product) sideOf(root *kern.Node, lines []*kern.Var, size int) side {
 
 func abs(x int) int { return max(x, -x) }
 
+// deal gives a block its tile of m rows and n columns, or its part of one, and the
+// batch that is of: the tile's first row and column, and what comes after its sums.
+func (e *emitter) deal(p *product, entry *Entry, m, n, parts int) (d *ending, m0, n0 Value) {
+	part, b := e.part(entry, parts)
+	across, down := ceil(points(p.n), n), ceil(points(p.m), m)
+	n0, b = e.MulI(e.Rem(b, across), n), e.Div(b, across)
+	m0, b = e.MulI(e.Rem(b, down), m), e.Div(b, down)
+	e.unflatten(p.batch, b)
+	d = e.ending(p)
+	d.part, d.parts = part, parts
+	return d, m0, n0
+}
+
 // emitContract writes a product by the core that fits it: wgmma.go for plain
 // matrices of 16-bit elements on processors that have it, mma.go for other
 // operands of 16 bits, and f32 for the rest.
@@ -139,12 +152,7 @@ func emitF32(m *build.Module, target *Target, p *product) ([]Entry, error) {
 	e := newEmitter(f, k)
 	e.pairs = target.Tensor != ""
 	entry := Entry{Name: k.Name, Grid: [3]int{blocks * parts, 1, 1}, Block: threads, Args: allBuffers(k)}
-	part, b := e.part(&entry, parts)
-	n0, b := e.MulI(e.Rem(b, tilesN), t.n), e.Div(b, tilesN)
-	m0, b := e.MulI(e.Rem(b, tilesM), t.m), e.Div(b, tilesM)
-	e.unflatten(p.batch, b)
-	d := e.ending(p)
-	d.part, d.parts = part, parts
+	d, m0, n0 := e.deal(p, &entry, t.m, t.n, parts)
 	tid := e.Thread()
 
 	left, right := p.sideOf(p.left, p.m, t.m), p.sideOf(p.right, p.n, t.n)
@@ -156,7 +164,7 @@ func emitF32(m *build.Module, target *Target, p *product) ([]Entry, error) {
 
 	loaders := [2]*loader{e.loader(p, left, m0, tid, t.k, threads), e.loader(p, right, n0, tid, t.k, threads)}
 	partial := nK%t.k != 0 || parts*steps*t.k > nK // not all tiles are whole
-	start := e.MulI(part, steps*t.k)
+	start := e.MulI(d.part, steps*t.k)
 	fetch := func(k0 Value) (out []Value) {
 		for _, l := range loaders {
 			out = append(out, l.fetch(e.Add(start, k0), partial)...)

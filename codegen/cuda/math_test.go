@@ -22,8 +22,8 @@ func TestElementaryFunctionsStayWithinTheirBounds(t *testing.T) {
 		want func(float64) float64
 		ulps float64 // largest error measured: below
 	}{
-		{kern.Exp, math.Exp, 1},   // 0.97
-		{kern.Log, math.Log, 1},   // 0.63
+		{kern.Exp, math.Exp, 1},     // 0.97
+		{kern.Log, math.Log, 1},     // 0.63
 		{kern.Tanh, math.Tanh, 1.5}, // 1.24
 	} {
 		x := make([]float64, 1<<15)

@@ -395,12 +395,7 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 	e := newEmitter(f, k)
 	e.pairs = true
 	entry := Entry{Name: k.Name, Grid: [3]int{blocks * parts, 1, 1}, Block: threads, Args: allBuffers(k)}
-	part, b := e.part(&entry, parts)
-	n0, b := e.MulI(e.Rem(b, tilesN), t.n), e.Div(b, tilesN)
-	m0, b := e.MulI(e.Rem(b, tilesM), t.m), e.Div(b, tilesM)
-	e.unflatten(p.batch, b)
-	d := e.ending(p)
-	d.part, d.parts = part, parts
+	d, m0, n0 := e.deal(p, &entry, t.m, t.n, parts)
 	tid := e.Thread()
 
 	panels := [2]*panel{
@@ -435,7 +430,7 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 		}
 	}
 
-	start := e.MulI(part, steps*t.k)
+	start := e.MulI(d.part, steps*t.k)
 	for s := range t.stages - 1 {
 		if s < steps {
 			k0 := e.AddI(start, s*t.k)
