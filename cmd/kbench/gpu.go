@@ -13,6 +13,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cuda"
 	"github.com/gouache-ml/gouache/codegen/cuda/emu"
 	"github.com/gouache-ml/gouache/codegen/cuda/simt"
+	"github.com/gouache-ml/gouache/codegen/load"
 	device "github.com/gouache-ml/gouache/runtime/device/cuda"
 	"github.com/gouache-ml/gouache/runtime/exec"
 )
@@ -205,12 +206,8 @@ func timeOne(d *device.Device, target variant, x *subject, buffers []uint64, bud
 	}
 	defer code.Close()
 	var calls []exec.Call
-	for _, e := range entries {
-		xe := exec.Entry{Name: e.Name, Grid: e.Grid, Block: e.Block, Shared: e.Shared, Cluster: e.Cluster, Args: e.Args}
-		for _, m := range e.Maps {
-			xe.Maps = append(xe.Maps, exec.TensorMap{Arg: m.Arg, Offset: m.Offset, DType: exec.DType(m.DType.String()), Dims: m.Dims, Strides: m.Strides, Box: m.Box, Swizzle: m.Swizzle})
-		}
-		call, err := code.Prepare(&xe, buffers)
+	for _, e := range load.Entries(entries) {
+		call, err := code.Prepare(&e, buffers)
 		if err != nil {
 			return nil, err
 		}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"sort"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/codegen/load"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
@@ -28,7 +28,10 @@ func (s *session) profile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	spec := s.spec(so)
+	spec, err := s.spec(so)
+	if err != nil {
+		return err
+	}
 	sys, err := exec.Open(spec, exec.Options{Threads: s.threads, Target: s.variant.Name, Profile: true})
 	if err != nil {
 		return err
@@ -120,58 +123,15 @@ func median(x []float64) float64 {
 }
 
 // spec describes the program to the runtime as generated code would.
-func (s *session) spec(so []byte) *exec.Spec {
-	spec := &exec.Spec{Name: s.plan.Name, Objects: []exec.Object{{Target: s.variant.Name, Code: so,
-		Scratch: cpu.ScratchBytes(s.plan.Kernels, []*build.Target{s.variant})}}}
-	number := map[*kern.Kernel]int{}
-	for i, k := range s.plan.Kernels {
-		number[k] = i
-		spec.Kernels = append(spec.Kernels, exec.Kernel{Name: k.Name, Args: len(k.Bufs), Chunks: k.Chunks, FLOPs: k.FLOPs})
+func (s *session) spec(so []byte) (*exec.Spec, error) {
+	model, sys := *s.model, *s.plan
+	model.Programs, sys.Models = []*plan.Program{s.prog}, []*plan.Model{&model}
+	spec, err := load.Spec(&sys)
+	if err != nil {
+		return nil, err
 	}
-	addr := func(b *plan.Buffer) exec.Addr {
-		if b.Arena == plan.State {
-			return exec.State + exec.Addr(b.Offset)
-		}
-		return exec.Work + exec.Addr(b.Offset)
-	}
-	dtype := func(d ir.DType) exec.DType { return exec.DType(d.String()) }
-	m := exec.ModelSpec{Name: s.model.Name, Fingerprint: s.model.Fingerprint, StateBytes: int64(s.model.StateBytes)}
-	for _, g := range s.model.Globals {
-		x := exec.GlobalSpec{Name: g.Name, Role: exec.Role(g.Role), DType: dtype(g.Type.DType), Shape: g.Type.Shape, Offset: int64(g.Offset),
-			Init: g.Init.Kind, Std: g.Init.Std, Decay: g.Decay, Const: -1}
-		if g.Of != nil {
-			x.Of = g.Of.Name
-		}
-		if len(g.Data) > 0 {
-			x.Const = len(m.Consts)
-			m.Consts = append(m.Consts, g.Data...)
-		}
-		m.Globals = append(m.Globals, x)
-	}
-	p := exec.ProgramSpec{Name: s.prog.Name, WorkBytes: int64(s.prog.WorkBytes)}
-	for _, b := range s.prog.Inputs {
-		p.Inputs = append(p.Inputs, exec.TensorSpec{Name: strings.TrimPrefix(b.Name, "%"), DType: dtype(b.Type.DType), Shape: b.Type.Shape, Addr: addr(b)})
-	}
-	for _, o := range s.prog.Outputs {
-		p.Outputs = append(p.Outputs, exec.TensorSpec{Name: o.Name, DType: dtype(o.Buffer.Type.DType), Shape: o.Buffer.Type.Shape, Addr: addr(o.Buffer)})
-	}
-	var order []int
-	for _, l := range s.prog.Launches {
-		x := exec.Launch{Block: l.Block, Values: l.Values, Pos: l.Pos.String()}
-		for _, b := range l.Args {
-			x.Args = append(x.Args, addr(b))
-		}
-		p.Launches = append(p.Launches, x)
-		order = append(order, number[l.Kernel])
-	}
-	p.Run = func(r *exec.Run) {
-		for i, k := range order {
-			r.Launch(k, i)
-		}
-	}
-	m.Programs = []exec.ProgramSpec{p}
-	spec.Models = []exec.ModelSpec{m}
-	return spec
+	spec.Objects = []exec.Object{{Target: s.variant.Name, Code: so, Scratch: cpu.ScratchBytes(s.plan.Kernels, []*build.Target{s.variant})}}
+	return spec, nil
 }
 
 // inputs makes contents for the program's inputs: numbers in (0.1, 0.9),

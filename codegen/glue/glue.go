@@ -341,13 +341,13 @@ func fields(kv ...any) jen.Code {
 	return jen.Values(items...)
 }
 
-// writes lists what a kernel writes, nil unless the plan asks for it.
+// writes lists what a kernel writes.
 func (g *generator) writes(k *kern.Kernel) any {
 	var rows []jen.Code
 	for _, i := range k.Written() {
 		rows = append(rows, fields("Arg", jen.Lit(i), "DType", jen.Lit(k.Bufs[i].DType.String()), "Len", jen.Lit(k.Bufs[i].Len)))
 	}
-	if !g.sys.Traced || len(rows) == 0 {
+	if len(rows) == 0 {
 		return nil
 	}
 	return jen.Index().Qual(execPath, "Written").Values(rows...)

@@ -149,7 +149,7 @@ func (c *regions) program(p *plan.Program) (row, table jen.Code) {
 		for _, b := range l.Args {
 			args = append(args, addr(b))
 		}
-		rows = append(rows, fields("Block", lit(block), "Values", lit(oneLine(l.Values)), "Pos", lit(pos),
+		rows = append(rows, fields("Block", lit(block), "Gradient", lit(l.Backward && !l.Copy), "Values", lit(oneLine(l.Values)), "Pos", lit(pos),
 			"Args", jen.Index().Qual(execPath, "Addr").Values(args...)))
 	}
 	c.funcs = append(c.funcs, jen.Commentf("%s is program %s: %d launches.", id, p.Name, len(p.Launches)).Line().

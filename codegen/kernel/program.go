@@ -274,6 +274,7 @@ func (pr *program) pack(k, pack *kern.Kernel, bytes int, args []*plan.Buffer, in
 		from = append(from, args[i])
 	}
 	pr.emit(pack, "pack", append(from, ws), in, name)
+	pr.p.Launches[len(pr.p.Launches)-1].Copy = true
 	k.Packed = true
 	*right = &kern.Node{ID: (*right).ID, Prim: kern.Load, Type: ir.F32, Buf: len(k.Bufs), At: kern.Widest(*right).At, Guards: (*right).Guards}
 	renumber(k)

@@ -153,7 +153,6 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 			}
 		}
 		pm.Fingerprint = fingerprint(m)
-		sys.Traced = sys.Traced || m.Precision != (ir.Precision{})
 		sys.Models = append(sys.Models, pm)
 	}
 	sys.Kernels = lib.Kernels()

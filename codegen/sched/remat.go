@@ -192,7 +192,7 @@ func (r *repeater) launch(l plan.Launch) {
 		}
 		args[a] = made[x]
 	}
-	l.Args, l.Backward, l.Values = args, true, "recomputed "+l.Values
+	l.Args, l.Backward, l.Copy, l.Values = args, true, true, "recomputed "+l.Values
 	r.q.Launches = append(r.q.Launches, l)
 	r.q.FLOPs += l.Kernel.FLOPs
 }

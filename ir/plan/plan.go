@@ -11,9 +11,6 @@ type System struct {
 	Name    string
 	Models  []*Model
 	Kernels []*kern.Kernel // distinct, sorted by name
-	// Traced asks for tables of what kernels write, so that a trainer can say
-	// where a number stopped being finite: in 16 bits that is to be expected.
-	Traced bool
 }
 
 // Model is one network with its stored tensors and programs.
@@ -65,8 +62,10 @@ type Launch struct {
 	Block  string    // region of the model, "" outside any
 	// Backward marks the backward pass of Block.
 	Backward bool
-	Pos      ir.Pos
-	Values   string // the IR values computed, as in the dumps
+	// Copy marks what makes no value of its own: it computes again, or packs, what another launch has.
+	Copy   bool
+	Pos    ir.Pos
+	Values string // the IR values computed, as in the dumps
 }
 
 // Program is one compiled function.

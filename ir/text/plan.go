@@ -72,6 +72,9 @@ func Launch(l *plan.Launch) string {
 	if l.Backward {
 		s += " backward"
 	}
+	if l.Copy {
+		s += " copy"
+	}
 	if l.Values != "" {
 		s += fmt.Sprintf(" values=%q", l.Values)
 	}

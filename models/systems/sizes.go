@@ -7,7 +7,8 @@ import (
 	"github.com/gouache-ml/gouache/models/nn"
 )
 
-// Sizes are the configurations of a system's three models.
+// Sizes are the configurations of a system's three models; one without a contrastive
+// model leaves CLIP empty.
 type Sizes struct {
 	DVAE  dvae.Config
 	Prior dalle.Config
@@ -36,6 +37,19 @@ var Demo = Sizes{
 		Layers: 3, Embed: 128, Batch: 32, EmbedBatch: 32,
 		Optimizer: clipOptimizer,
 	},
+}
+
+// Deep is demo's pictures under a transformer of 48 narrow layers, without a contrastive
+// model: what becomes of gradients on a long way in 16 bits; see tests/precision.
+var Deep = Sizes{
+	DVAE: Demo.DVAE,
+	Prior: dalle.Config{
+		TextLen: 32, TextVocab: 512, GridW: 8, GridH: 8, ImageVocab: 256,
+		Dim: 64, Heads: 2, Layers: 48, Kernel: 5,
+		Batch: 16, SampleBatch: 16,
+		Optimizer: priorOptimizer,
+	},
+	Precision: "paper",
 }
 
 // Emoji is 64x64 images of 16x16 tokens.

@@ -14,6 +14,7 @@ import (
 func init() {
 	for _, s := range []system.System{
 		{Name: "demo", Doc: "32x32 images of 8x8 tokens; trains on two CPU cores", Build: Demo.Build},
+		{Name: "deep", Doc: "demo's pictures under 48 narrow layers in 16 bits; see tests/precision", Build: Deep.Build},
 		{Name: "emoji", Doc: "64x64 images of 16x16 tokens; for one GPU", Build: Emoji.Build},
 		{Name: "paper", Doc: "256x256 images of 32x32 tokens; the paper's sizes", Build: Paper.Build},
 		{Name: "peers", Doc: "models timed beside other programs; see tests/peers", Build: buildPeers, Runner: "github.com/gouache-ml/gouache/runtime/bench"},
@@ -35,7 +36,7 @@ func Lookup(name string) (system.System, error) { return system.Lookup(name) }
 // Names lists the registered systems, sorted.
 func Names() []string { return system.Names() }
 
-// Build makes the modules dvae, prior and clip, after checking that the sizes
+// Build makes the modules dvae, prior and, if there is one, clip, after checking that the sizes
 // fit together.
 func (s Sizes) Build() ([]*ir.Module, error) {
 	d, p, c := s.DVAE, s.Prior, s.CLIP
@@ -44,6 +45,7 @@ func (s Sizes) Build() ([]*ir.Module, error) {
 		return nil, fmt.Errorf("the dvae makes %[1]dx%[1]d tokens, the prior takes %dx%d", d.Grid(), p.GridW, p.GridH)
 	case d.Codebook != p.ImageVocab:
 		return nil, fmt.Errorf("the dvae has %d codes, the prior's image vocabulary is %d", d.Codebook, p.ImageVocab)
+	case c == (clip.Config{}):
 	case d.ImageSize != c.ImageSize:
 		return nil, fmt.Errorf("the dvae's images are %d wide, the contrastive model's %d", d.ImageSize, c.ImageSize)
 	case p.TextVocab != c.TextVocab:
@@ -59,6 +61,9 @@ func (s Sizes) Build() ([]*ir.Module, error) {
 	}
 	if err := system.SetPrecision([]*ir.Module{pm}, s.Precision); err != nil {
 		return nil, err
+	}
+	if c == (clip.Config{}) {
+		return []*ir.Module{dm, pm}, nil
 	}
 	cm, err := clip.Build(c)
 	if err != nil {

@@ -299,25 +299,25 @@ func farSpec(t *testing.T) *Spec {
 				// z lies over x, y is an output that another output was made of.
 				Outputs: []TensorSpec{{"z", F32, shape, w}, {"y", F32, shape, w + b}, {"a", F32, shape, a}, {"rows", F32, []int{2, farElems / 2}, w + b}},
 				Launches: []Launch{
-					{"block0", "%y = axpy", "far.go:3", []Addr{a, w, w + b}},
-					{"block0", "%z = square", "far.go:4", []Addr{w + b, w}},
+					{"block0", false, "%y = axpy", "far.go:3", []Addr{a, w, w + b}},
+					{"block0", false, "%z = square", "far.go:4", []Addr{w + b, w}},
 				},
 				Run: func(r *Run) { r.Launch(axpy, 0); r.Launch(square, 1) },
 			}, {
 				Name: "update", WorkBytes: 64,
 				Inputs:   []TensorSpec{{"by", F32, []int{1}, w}},
 				Outputs:  []TensorSpec{{"n", F32, []int{1}, n}},
-				Launches: []Launch{{"", "%n = tick", "far.go:5", []Addr{n, w}}},
+				Launches: []Launch{{"", false, "%n = tick", "far.go:5", []Addr{n, w}}},
 				Run:      func(r *Run) { r.Launch(tick, 0) },
 			}, {
 				Name: "train", WorkBytes: 64, // m = a*a
-				Launches: []Launch{{"", "%m = square", "far.go:6", []Addr{a, m}}},
+				Launches: []Launch{{"", false, "%m = square", "far.go:6", []Addr{a, m}}},
 				Run:      func(r *Run) { r.Launch(square, 0) },
 			}, {
 				Name: "log", WorkBytes: 5 * farBytes,
 				Inputs:   []TensorSpec{{"x", F32, shape, w}},
 				Outputs:  []TensorSpec{{"y", F32, shape, w + 4*b}},
-				Launches: []Launch{{"head", "%y = log", "far.go:7", []Addr{w, w + 4*b}}},
+				Launches: []Launch{{"head", false, "%y = log", "far.go:7", []Addr{w, w + 4*b}}},
 				Run:      func(r *Run) { r.Launch(log, 0) },
 			}, {
 				Name: "nothing", Run: func(*Run) {},

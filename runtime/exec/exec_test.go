@@ -62,8 +62,8 @@ func testSpec() (*Spec, map[string]goKernel) {
 				Inputs:  []TensorSpec{{"x", F32, shape, Work}},
 				Outputs: []TensorSpec{{"z", F32, shape, Work + 2*n}, {"a", F32, shape, State}},
 				Launches: []Launch{
-					{"block0", "%y = axpy", "demo.go:3", []Addr{State, Work, Work + n}},
-					{"block0", "%z = square", "demo.go:4", []Addr{Work + n, Work + 2*n}},
+					{"block0", false, "%y = axpy", "demo.go:3", []Addr{State, Work, Work + n}},
+					{"block0", false, "%z = square", "demo.go:4", []Addr{Work + n, Work + 2*n}},
 				},
 				Run: func(r *Run) { forward(r, 0) },
 			}, {

@@ -112,10 +112,11 @@ type TensorSpec struct {
 // Launch is one row of a program's table of launches: its buffers, and what it is called in
 // profiles. The function of the program says which kernel it runs.
 type Launch struct {
-	Block  string // region of the model
-	Values string // IR values computed
-	Pos    string // line of the model's source
-	Args   []Addr
+	Block    string // region of the model
+	Gradient bool   // computes gradients of that region, rather than again what the forward pass has
+	Values   string // IR values computed
+	Pos      string // line of the model's source
+	Args     []Addr
 }
 
 // ProgramSpec is one program of a ModelSpec.

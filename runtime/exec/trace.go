@@ -26,51 +26,56 @@ func (c *Culprit) String() string {
 // tables that tell. The run is the last one again if the stored tensors are as
 // they were before it.
 func (p *Program) Trace() *Culprit {
+	var found *Culprit
+	p.Observe(func(kernel *Kernel, l *Launch, t *Tensor) {
+		if found != nil {
+			return
+		}
+		if e := t.nonFinite(); e >= 0 {
+			found = &Culprit{Block: l.Block, Kernel: kernel.Name, Values: l.Values, Pos: l.Pos, DType: t.DType, Elem: e, Value: t.at(e)}
+		}
+	})
+	return found
+}
+
+// Observe runs the program as Run does and shows every floating-point result of
+// every launch right after it is written; the tensor is valid during the call.
+// It tells whether there was anything to show: not so if the system was compiled
+// without the tables that tell, and then nothing has run.
+func (p *Program) Observe(see func(*Kernel, *Launch, *Tensor)) bool {
 	p.model.sys.turn.Lock()
 	defer p.model.sys.turn.Unlock()
 	kernels := p.model.sys.spec.Kernels
 	if !slices.ContainsFunc(kernels, func(k Kernel) bool { return len(k.Writes) > 0 }) {
+		return false
+	}
+	show := func(kernel, launch int, view func(TensorSpec) (Tensor, error)) error {
+		k, l := &kernels[kernel], &p.spec.Launches[launch]
+		for _, w := range k.Writes {
+			t, err := view(TensorSpec{Name: l.Values, DType: w.DType, Shape: []int{w.Len}, Addr: l.Args[w.Arg]})
+			if err != nil {
+				return err
+			}
+			see(k, l, &t)
+		}
 		return nil
 	}
-	var found *Culprit
 	if p.remote != nil {
 		p.away(func() error {
 			return p.each(func(i int) error {
 				s := p.remote.steps[i]
-				if found != nil {
-					return nil
-				}
-				var err error
-				found, err = p.culprit(s.kernel, s.launch, p.fetch)
-				return err
+				return show(s.kernel, s.launch, p.fetch)
 			})
 		})
-		return found
+		return true
 	}
 	run := p.run
 	run.around = func(kernel, launch int) {
 		p.run.launch(kernel, launch)
-		if found == nil {
-			found, _ = p.culprit(kernel, launch, p.model.tensor)
-		}
+		_ = show(kernel, launch, p.model.tensor) // newProgram has checked that every buffer lies in its arena
 	}
 	p.spec.Run(&run)
-	return found
-}
-
-// culprit looks at what a launch wrote; see gives a view of a place in the model's memory.
-func (p *Program) culprit(kernel, launch int, see func(TensorSpec) (Tensor, error)) (*Culprit, error) {
-	k, l := &p.model.sys.spec.Kernels[kernel], &p.spec.Launches[launch]
-	for _, w := range k.Writes {
-		t, err := see(TensorSpec{Name: l.Values, DType: w.DType, Shape: []int{w.Len}, Addr: l.Args[w.Arg]})
-		if err != nil {
-			return nil, err
-		}
-		if e := t.nonFinite(); e >= 0 {
-			return &Culprit{Block: l.Block, Kernel: k.Name, Values: l.Values, Pos: l.Pos, DType: w.DType, Elem: e, Value: t.at(e)}, nil
-		}
-	}
-	return nil, nil
+	return true
 }
 
 // fetch copies a tensor from the device.

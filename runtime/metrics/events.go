@@ -86,14 +86,47 @@ func (e *Events) Image(step int64, tag string, png []byte, width, height int) er
 	return e.event(step, appendBytes(nil, 5, appendBytes(nil, 1, v)))
 }
 
+// Exponents writes histograms as TensorBoard shows them, one for each part and
+// type: "exponents/mlp3 f16". Numbers without an exponent are left out.
+func (e *Events) Exponents(step int64, es []Exponents) error {
+	var summary []byte
+	for i := range es {
+		x := &es[i]
+		var limits, counts []byte
+		var n, sum, squares float64
+		for j, c := range x.Counts {
+			// A bucket's numbers count as its exponent; it ends halfway to the next.
+			at, w := float64(x.First+j), float64(c)
+			limits = appendDouble(limits, at+0.5)
+			counts = appendDouble(counts, w)
+			n, sum, squares = n+w, sum+w*at, squares+w*at*at
+		}
+		if n == 0 {
+			continue
+		}
+		var h []byte
+		for f, v := range []float64{float64(x.First), float64(x.First + len(x.Counts) - 1), n, sum, squares} { // min, max, num, sum, sum_squares
+			h = appendDouble(append(h, byte((f+1)<<3|1)), v)
+		}
+		h = appendBytes(h, 6, limits) // bucket_limit
+		h = appendBytes(h, 7, counts) // bucket
+		v := appendBytes(nil, 1, []byte("exponents/"+x.Block+" "+x.DType))
+		summary = appendBytes(summary, 1, appendBytes(v, 5, h)) // histo
+	}
+	return e.event(step, appendBytes(nil, 5, summary))
+}
+
+func appendDouble(b []byte, v float64) []byte {
+	return binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
+}
+
 // Close closes the file.
 func (e *Events) Close() error { return e.f.Close() }
 
 // event writes one Event: wall time, step, and an already encoded field.
 func (e *Events) event(step int64, what []byte) error {
 	wall := float64(e.now().UnixNano()) / 1e9
-	b := []byte{1<<3 | 1}
-	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(wall))
+	b := appendDouble([]byte{1<<3 | 1}, wall)
 	b = appendVarint(b, 2, uint64(step))
 	b = append(b, what...)
 	_, err := e.f.Write(frame(b))

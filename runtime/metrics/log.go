@@ -30,13 +30,23 @@ type Log struct {
 // OpenLog opens or creates a log for a run that goes on after resumeStep: records
 // of later steps are cut off. resumeStep -1 begins an empty log.
 func OpenLog(path string, resumeStep int64) (*Log, error) {
+	f, err := openLines(path, resumeStep, parseRecord, func(r Record) int64 { return r.Step })
+	if err != nil {
+		return nil, err
+	}
+	return &Log{f: f}, nil
+}
+
+// openLines opens or creates a file of lines that belong to steps, cut off after
+// those of resumeStep; -1 empties it.
+func openLines[T any](path string, resumeStep int64, parse func([]byte) (T, error), step func(T) int64) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("%w; check the output directory", err)
 	}
 	keep := int64(0)
 	if resumeStep >= 0 {
-		keep, err = scanLog(path, f, func(r Record) bool { return r.Step <= resumeStep })
+		keep, err = scanLines(path, f, parse, func(x T) bool { return step(x) <= resumeStep })
 	}
 	if err == nil {
 		err = f.Truncate(keep)
@@ -48,7 +58,7 @@ func OpenLog(path string, resumeStep int64) (*Log, error) {
 		f.Close()
 		return nil, err
 	}
-	return &Log{f: f}, nil
+	return f, nil
 }
 
 // Write appends {"step":..., values by name in sorted order}. JSON has no NaN or infinity:
@@ -107,13 +117,13 @@ func ReadLog(path string) ([]Record, error) {
 	}
 	defer f.Close()
 	var out []Record
-	_, err = scanLog(path, f, func(r Record) bool { out = append(out, r); return true })
+	_, err = scanLines(path, f, parseRecord, func(r Record) bool { out = append(out, r); return true })
 	return out, err
 }
 
-// scanLog calls keep with each record until it says no, and returns the offset
-// where the kept records end.
-func scanLog(path string, r io.Reader, keep func(Record) bool) (int64, error) {
+// scanLines calls keep with what each line says until it says no, and returns the
+// offset where the kept lines end.
+func scanLines[T any](path string, r io.Reader, parse func([]byte) (T, error), keep func(T) bool) (int64, error) {
 	in := bufio.NewReaderSize(r, 1<<16)
 	end := int64(0)
 	for n := 1; ; n++ {
@@ -124,11 +134,11 @@ func scanLog(path string, r io.Reader, keep func(Record) bool) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		rec, err := parseRecord(line)
+		x, err := parse(line)
 		if err != nil {
 			return 0, fmt.Errorf("%s:%d: %w; repair the line or move the file away", path, n, err)
 		}
-		if !keep(rec) {
+		if !keep(x) {
 			return end, nil
 		}
 		end += int64(len(line))

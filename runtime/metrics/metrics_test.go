@@ -80,6 +80,40 @@ func TestResumedLogHasEveryStepOnce(t *testing.T) {
 	}
 }
 
+func TestResumedHistogramsAreThereOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "exponents.jsonl")
+	all := []Exponents{
+		{Step: 100, Block: "attn0", DType: "f16", Zero: 1, NonFinite: 2, First: -20, Counts: []int64{3, 0, 4}},
+		{Step: 100, Block: "mlp0", DType: "f16", Zero: 6},
+		{Step: 200, Block: "attn0", DType: "f32", First: 1, Counts: []int64{7}},
+	}
+	write := func(resume int64, es ...Exponents) {
+		l, err := OpenExponents(path, resume)
+		if err == nil {
+			err = l.Write(es)
+		}
+		if err == nil {
+			err = l.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(-1, all...)
+	write(150, all[2])
+	got, err := ReadExponents(path)
+	if err != nil || len(got) != 3 || !slices.Equal(got[0].Counts, all[0].Counts) || got[2].Step != 200 || got[1].Block != "mlp0" {
+		t.Errorf("%v, %+v", err, got)
+	}
+	if e := got[0]; e.Len() != 10 || e.Below(-18) != 3 || e.Below(-17) != 7 || e.Below(-20) != 0 {
+		t.Errorf("%d numbers, below 2^-18 %d, 2^-17 %d, 2^-20 %d", e.Len(), e.Below(-18), e.Below(-17), e.Below(-20))
+	}
+	os.WriteFile(path, []byte("{\"step\":3}\n"), 0o644)
+	if _, err := ReadExponents(path); err == nil || !strings.HasPrefix(err.Error(), path+":1: not a histogram: no step or no block") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestDamagedLogNamesTheLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	for text, want := range map[string]string{
@@ -248,6 +282,7 @@ func TestEventFileHoldsTheScalars(t *testing.T) {
 	}
 	e.Scalars(42, map[string]float64{"loss": 3.5, "acc": 0.25})
 	e.Image(43, "sample", []byte("png"), 4, 6)
+	e.Exponents(44, []Exponents{{Step: 44, Block: "mlp1", DType: "f16", Zero: 5, First: -3, Counts: []int64{2, 0, 1}}, {Step: 44, Block: "mlp2", DType: "f16", Zero: 9}})
 	e.Close()
 	if again, err := openEvents(dir, -1, func() time.Time { return time.Unix(1000, 0) }); err != nil {
 		t.Errorf("second file in the same second: %v", err)
@@ -268,8 +303,8 @@ func TestEventFileHoldsTheScalars(t *testing.T) {
 		events = append(events, wire(t, b[12:12+n]))
 		b = b[16+n:]
 	}
-	if len(events) != 4 {
-		t.Fatalf("%d events, want 4", len(events))
+	if len(events) != 5 {
+		t.Fatalf("%d events, want 5", len(events))
 	}
 	if got := string(events[0][3][0].([]byte)); got != "brain.Event:2" || events[0][1][0] != 1000.5 {
 		t.Errorf("first event: %q at %v", got, events[0][1][0])
@@ -287,6 +322,22 @@ func TestEventFileHoldsTheScalars(t *testing.T) {
 	img := wire(t, wire(t, wire(t, events[3][5][0].([]byte))[1][0].([]byte))[4][0].([]byte))
 	if img[1][0] != uint64(6) || img[2][0] != uint64(4) || string(img[4][0].([]byte)) != "png" {
 		t.Errorf("image %v", img)
+	}
+	histograms := wire(t, events[4][5][0].([]byte))[1]
+	if len(histograms) != 1 {
+		t.Fatalf("%d histograms, want that of mlp1 alone: mlp2 has no exponents", len(histograms))
+	}
+	v := wire(t, histograms[0].([]byte))
+	h := wire(t, v[5][0].([]byte))
+	doubles := func(b []byte) (x []float64) {
+		for ; len(b) > 0; b = b[8:] {
+			x = append(x, math.Float64frombits(binary.LittleEndian.Uint64(b)))
+		}
+		return x
+	}
+	if string(v[1][0].([]byte)) != "exponents/mlp1 f16" || h[1][0] != -3. || h[2][0] != -1. || h[3][0] != 3. || h[4][0] != -7. || h[5][0] != 19. ||
+		!slices.Equal(doubles(h[6][0].([]byte)), []float64{-2.5, -1.5, -0.5}) || !slices.Equal(doubles(h[7][0].([]byte)), []float64{2, 0, 1}) {
+		t.Errorf("histogram %v of %s", h, v[1][0])
 	}
 }
 
@@ -385,6 +436,22 @@ func TestChartsKeepSpikesAndGaps(t *testing.T) {
 	}
 	if n := strings.Count(svg, "L"); n > maxPoints {
 		t.Errorf("%d points", n)
+	}
+}
+
+func TestHeatMapsHaveACellForEveryShare(t *testing.T) {
+	h := HeatMap{Title: "a <b>", First: -3, Rows: [][]float64{{0, 0.5, 0}, {1, 0, 0.001}}, Dark: 0.5, Marks: []Mark{{-1, "edge"}}}
+	svg := string(h.SVG())
+	if n := strings.Count(svg, "<rect"); n != 3 {
+		t.Errorf("%d cells, want 3", n)
+	}
+	for _, want := range []string{`fill-opacity="1"`, `fill-opacity="0.02"`, "a &lt;b&gt;", ">edge<", ">-3<"} {
+		if !strings.Contains(svg, want) {
+			t.Errorf("no %s in %s", want, svg)
+		}
+	}
+	if svg := string((HeatMap{}).SVG()); strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
+		t.Errorf("an empty map: %s", svg)
 	}
 }
 

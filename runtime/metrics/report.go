@@ -28,7 +28,7 @@ type Section struct {
 	Blocks []Block
 }
 
-// Block is one of [Text], [Figures], [Chart], [Images] and [Table].
+// Block is one of [Text], [Figures], [Chart], [HeatMap], [Images] and [Table].
 type Block interface{ kind() string }
 
 // Text is prose, paragraphs separated by empty lines; Mono keeps it as it is, for
@@ -102,6 +102,7 @@ type Table struct {
 func (Text) kind() string    { return "text" }
 func (Figures) kind() string { return "figures" }
 func (Chart) kind() string   { return "chart" }
+func (HeatMap) kind() string { return "heat" }
 func (Images) kind() string  { return "images" }
 func (Table) kind() string   { return "table" }
 

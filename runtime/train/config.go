@@ -85,6 +85,7 @@ type SnapConfig struct {
 type LogConfig struct {
 	Every       int64 `toml:"every" comment:"steps between records of metrics.jsonl"`
 	TensorBoard bool  `toml:"tensorboard" comment:"write event files too"`
+	Exponents   int64 `toml:"exponents" comment:"steps between histograms of the gradients' exponents, by part of the model; 0: none"`
 }
 
 // SampleConfig says how the demo and eval draw.
@@ -111,6 +112,8 @@ func (c *Config) Validate() error {
 		return errors.New("snapshot.every and snapshot.keep must not be negative")
 	case c.Log.Every < 1:
 		return errors.New("log.every must be at least 1")
+	case c.Log.Exponents < 0:
+		return errors.New("log.exponents must not be negative")
 	case c.CLIP.Pool < 0:
 		return fmt.Errorf("clip.pool is %d; want a number of batches, 0 for none", c.CLIP.Pool)
 	case c.DVAE.Tau <= 0 || c.DVAE.Beta < 0:

@@ -69,6 +69,7 @@ type running struct {
 	scalars        []int   // outputs of train that go into the log
 	log            *metrics.Log
 	events         *metrics.Events
+	exponents      *metrics.ExponentsLog // nil unless log.exponents asks for it
 	progress       *metrics.Progress
 	since          map[string]*mean // scalars since the last record
 	units          float64          // since the last record
@@ -116,8 +117,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	if report := r.unusable(); report.Total() > known {
 		fmt.Fprintln(l.Log, report)
 	}
-	for _, c := range []interface{ Close() error }{r.log, r.events} {
-		if c == (*metrics.Events)(nil) {
+	for _, c := range []interface{ Close() error }{r.log, r.events, r.exponents} {
+		if c == (*metrics.Events)(nil) || c == (*metrics.ExponentsLog)(nil) {
 			continue
 		}
 		if e := c.Close(); err == nil {
@@ -232,6 +233,11 @@ func (r *running) openLogs(first int64) error {
 			return err
 		}
 	}
+	if r.Config.Log.Exponents > 0 {
+		if r.exponents, err = metrics.OpenExponents(filepath.Join(r.dir, "exponents.jsonl"), resume); err != nil {
+			return err
+		}
+	}
 	r.progress = metrics.NewProgress(r.Log, r.Stage.Name, r.Stage.Unit, first, r.Stage.Options.Steps)
 	return nil
 }
@@ -319,8 +325,10 @@ func (r *running) update(ctx context.Context, step int64) (map[string]float64, e
 	}
 	r.Profile.Mark("schedules")
 	before := r.scratch()
-	r.train.Run()
 	values := map[string]float64{"lr": lr}
+	if err := r.run(step+1, values); err != nil {
+		return nil, err
+	}
 	outputs := r.train.Outputs()
 	for _, i := range r.scalars {
 		x, err := outputs[i].F32()
@@ -457,6 +465,31 @@ func (r *running) judge(done int64, values map[string]float64) error {
 		r.Model.Name(), done, loss, values["grad_norm"], r.InARow, r.Stage.Name, r.Stage.Options.LR, r.Stage.Name, good)
 }
 
+// run runs the train program; at every so many steps it counts the exponents of its
+// gradients meanwhile.
+func (r *running) run(done int64, values map[string]float64) error {
+	if r.exponents == nil || done != 1 && done%r.Config.Log.Exponents != 0 {
+		r.train.Run()
+		return nil
+	}
+	found := exponentHistograms(r.train, done)
+	if found == nil {
+		r.train.Run()
+		return nil
+	}
+	for i := range found {
+		if e := &found[i]; e.Len() > 0 {
+			values["zero_gradients/"+e.Block+" "+e.DType] = float64(e.Zero) / float64(e.Len())
+		}
+	}
+	if r.events != nil {
+		if err := r.events.Exponents(done, found); err != nil {
+			return err
+		}
+	}
+	return r.exponents.Write(found)
+}
+
 // validate adds the means of eval's scalars over the validation batches, under
 // "validation_NAME", and lets the plateau see them.
 func (r *running) validate(done int64, values map[string]float64) error {
@@ -541,6 +574,11 @@ func (r *running) save(done int64) error {
 	}
 	if err := r.log.Sync(); err != nil {
 		return err
+	}
+	if r.exponents != nil {
+		if err := r.exponents.Sync(); err != nil {
+			return err
+		}
 	}
 	weights, optimizer, metadata := partition(r.Model)
 	_, err = r.store.Save(snapshot.State{

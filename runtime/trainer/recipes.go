@@ -18,6 +18,7 @@ func Recipe(system string) train.Config {
 }
 
 var recipes = map[string]func(*train.Config){
+	"deep":  deep,
 	"demo":  demo,
 	"emoji": emoji,
 }
@@ -54,7 +55,7 @@ func paper() train.Config {
 			Dropout: 0.1,
 		},
 		Snapshot: train.SnapConfig{Every: 2000, Keep: 2},
-		Log:      train.LogConfig{Every: 50},
+		Log:      train.LogConfig{Every: 50, Exponents: 500},
 		Sample:   train.SampleConfig{Captions: 64, Candidates: 32, Temperature: 1, TopP: 1},
 	}
 }
@@ -76,8 +77,18 @@ func demo(c *train.Config) {
 	k.Pool = 256
 	k.ValidateEvery, k.ValidateBatches = 400, 8
 	c.Snapshot.Every = 250
-	c.Log.Every = 10
+	c.Log.Every, c.Log.Exponents = 10, 0
 	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 120, 128, 0.85
+}
+
+// deep is short: it is trained several times over.
+func deep(c *train.Config) {
+	demo(c)
+	c.DVAE.Steps = 1500
+	p := &c.Prior
+	p.Steps, p.LR, p.AverageDecay, p.Dropout = 600, 1e-3, 0, 0
+	p.ValidateEvery, p.ValidateBatches = 50, 8
+	c.Log.Exponents = 100
 }
 
 // emoji is for hours on one GPU, on a folder of small pictures.

@@ -10,6 +10,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/codegen/cuda"
 	"github.com/gouache-ml/gouache/codegen/kernel"
+	"github.com/gouache-ml/gouache/codegen/load"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -113,7 +114,7 @@ func (b *Batch) Plan() *plan.System {
 // Compile makes machine code of the whole batch for Targets.
 func (b *Batch) Compile() (*exec.Spec, error) {
 	if Device() != "" {
-		s, err := spec(b.Plan())
+		s, err := load.Spec(b.Plan())
 		if err == nil {
 			err = compileForGPU(b.Plan(), s)
 		}
@@ -128,7 +129,7 @@ func (b *Batch) Compile() (*exec.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := spec(sys)
+	s, err := load.Spec(sys)
 	if err != nil {
 		return nil, err
 	}
@@ -145,78 +146,4 @@ func Compile(name string, modules ...*ir.Module) (*exec.Spec, error) {
 		return nil, err
 	}
 	return b.Compile()
-}
-
-// spec says in memory what a generated package says in Go.
-func spec(sys *plan.System) (*exec.Spec, error) {
-	s := &exec.Spec{Name: sys.Name}
-	number := map[string]int{}
-	for i, k := range sys.Kernels {
-		number[k.Name] = i
-		e := exec.Kernel{Name: k.Name, Args: len(k.Bufs), Chunks: k.Chunks, FLOPs: k.FLOPs}
-		for _, b := range k.Written() {
-			e.Writes = append(e.Writes, exec.Written{Arg: b, DType: exec.DType(k.Bufs[b].DType.String()), Len: k.Bufs[b].Len})
-		}
-		s.Kernels = append(s.Kernels, e)
-	}
-	for _, m := range sys.Models {
-		ms := exec.ModelSpec{Name: m.Name, Fingerprint: m.Fingerprint, StateBytes: int64(m.StateBytes)}
-		for _, g := range m.Globals {
-			gs := exec.GlobalSpec{Name: g.Name, Role: exec.Role(g.Role), DType: exec.DType(g.Type.DType.String()), Shape: g.Type.Shape,
-				Offset: int64(g.Offset), Init: g.Init.Kind, Std: g.Init.Std, Decay: g.Decay, Const: -1}
-			if g.Of != nil {
-				gs.Of = g.Of.Name
-			}
-			if len(g.Data) > 0 {
-				gs.Const = len(ms.Consts)
-				ms.Consts = append(ms.Consts, g.Data...)
-			}
-			ms.Globals = append(ms.Globals, gs)
-		}
-		for _, p := range m.Programs {
-			ps := exec.ProgramSpec{Name: p.Name, WorkBytes: int64(p.WorkBytes)}
-			for _, b := range p.Inputs {
-				ps.Inputs = append(ps.Inputs, tensor(b.Name, b.Type, b))
-			}
-			for _, o := range p.Outputs {
-				t := o.Type
-				if t.DType == ir.Invalid {
-					t = o.Buffer.Type
-				}
-				ps.Outputs = append(ps.Outputs, tensor(o.Name, t, o.Buffer))
-			}
-			var run []int
-			for _, l := range p.Launches {
-				n, ok := number[l.Kernel.Name]
-				if !ok {
-					return nil, fmt.Errorf("%s.%s launches %s, which is not in the system's list", m.Name, p.Name, l.Kernel.Name)
-				}
-				run = append(run, n)
-				el := exec.Launch{Block: l.Block, Values: l.Values, Pos: l.Pos.String()}
-				for _, b := range l.Args {
-					el.Args = append(el.Args, addr(b))
-				}
-				ps.Launches = append(ps.Launches, el)
-			}
-			ps.Run = func(r *exec.Run) {
-				for i, n := range run {
-					r.Launch(n, i)
-				}
-			}
-			ms.Programs = append(ms.Programs, ps)
-		}
-		s.Models = append(s.Models, ms)
-	}
-	return s, nil
-}
-
-func addr(b *plan.Buffer) exec.Addr {
-	if b.Arena == plan.State {
-		return exec.State + exec.Addr(b.Offset)
-	}
-	return exec.Work + exec.Addr(b.Offset)
-}
-
-func tensor(name string, t ir.Type, b *plan.Buffer) exec.TensorSpec {
-	return exec.TensorSpec{Name: name, DType: exec.DType(t.DType.String()), Shape: t.Shape, Addr: addr(b)}
 }

@@ -8,10 +8,10 @@ import (
 
 	"github.com/gouache-ml/gouache/codegen/cuda"
 	"github.com/gouache-ml/gouache/codegen/cuda/simt"
+	"github.com/gouache-ml/gouache/codegen/load"
 	"github.com/gouache-ml/gouache/ir/plan"
-	"github.com/gouache-ml/gouache/runtime/exec"
-
 	_ "github.com/gouache-ml/gouache/runtime/device/cuda" // for GOUACHE_TEST_DEVICE=cuda
+	"github.com/gouache-ml/gouache/runtime/exec"
 )
 
 // Device is what the tests of this package and of tests/parity run kernels on,
@@ -51,16 +51,7 @@ func compileForGPU(sys *plan.System, s *exec.Spec) error {
 			o.Code = append(append(o.Code, text...), 0)
 		}
 		for _, k := range sys.Kernels {
-			var es []exec.Entry
-			for _, e := range code.Entries[t.Name][k.Name] {
-				x := exec.Entry{Name: e.Name, Grid: e.Grid, Block: e.Block, Shared: e.Shared, Cluster: e.Cluster, Args: e.Args}
-				for _, m := range e.Maps {
-					x.Maps = append(x.Maps, exec.TensorMap{Arg: m.Arg, Offset: m.Offset, DType: exec.DType(m.DType.String()), Dims: m.Dims,
-						Strides: m.Strides, Box: m.Box, Swizzle: m.Swizzle})
-				}
-				es = append(es, x)
-			}
-			o.Entries = append(o.Entries, es)
+			o.Entries = append(o.Entries, load.Entries(code.Entries[t.Name][k.Name]))
 		}
 		s.Objects = append(s.Objects, o)
 	}

@@ -66,6 +66,20 @@ func step(t *testing.T, m *exec.Model, update, n int) map[string]float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	batch(t, p, update, n)
+	p.Run()
+	out := map[string]float64{}
+	for i := range p.Outputs() {
+		if y := &p.Outputs()[i]; y.Len() == 1 {
+			out[y.Name] = y.Float64s()[0]
+		}
+	}
+	return out
+}
+
+// batch fills in the inputs of an update.
+func batch(t *testing.T, p *exec.Program, update, n int) {
+	t.Helper()
 	r := rand.New(rand.NewPCG(uint64(n), 7))
 	for i := range p.Inputs() {
 		x := &p.Inputs()[i]
@@ -84,14 +98,6 @@ func step(t *testing.T, m *exec.Model, update, n int) map[string]float64 {
 			t.Fatal(err)
 		}
 	}
-	p.Run()
-	out := map[string]float64{}
-	for i := range p.Outputs() {
-		if y := &p.Outputs()[i]; y.Len() == 1 {
-			out[y.Name] = y.Float64s()[0]
-		}
-	}
-	return out
 }
 
 // bytesOf copies the stored tensors that keep accepts.
@@ -336,7 +342,52 @@ func TestTraceFindsTheLaunch(t *testing.T) {
 	applied[3] = 0x1p100
 	c := p.Trace()
 	// The kernel that hands attn2's gradient on also rounds it for mlp1.
-	if c == nil || c.Block != "attn2" || c.DType != exec.F16 || !math.IsInf(c.Value, 0) || !strings.HasPrefix(c.Pos, "dalle.go:") {
+	if c == nil || c.Block != "attn2 backward" || c.DType != exec.F16 || !math.IsInf(c.Value, 0) || !strings.HasPrefix(c.Pos, "dalle.go:") {
 		t.Errorf("found %v", c)
+	}
+}
+
+// A run that shows what every launch writes has the bits of any other, and what it shows of a
+// resblock's backward pass are its gradients, in the type of the precision.
+func TestObservedRunsHaveTheSameBits(t *testing.T) {
+	m, same := preset(t, "paper", 2), preset(t, "paper", 1)
+	step(t, m, 1, 0)
+	step(t, same, 1, 0)
+	step(t, same, 2, 1)
+	p, err := m.Program("train")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch(t, p, 2, 1)
+	narrow, largest := map[string]bool{}, 0.0
+	if !p.Observe(func(k *exec.Kernel, l *exec.Launch, x *exec.Tensor) {
+		if !l.Gradient {
+			return
+		}
+		if strings.HasPrefix(k.Name, "pack") {
+			t.Errorf("%s of %s: a copy counts as a gradient", k.Name, l.Block)
+		}
+		if x.DType == exec.F16 && !narrow[l.Block] {
+			narrow[l.Block] = true
+			for _, v := range x.Float64s() {
+				largest = max(largest, math.Abs(v))
+			}
+		}
+	}) {
+		t.Fatal("nothing to see")
+	}
+	for i := range 3 {
+		for _, kind := range []string{"attn", "mlp"} {
+			if name := fmt.Sprintf("%s%d backward", kind, i); !narrow[name] {
+				t.Errorf("no 16-bit gradients in %s, only in %v", name, narrow)
+			}
+		}
+	}
+	// Scales start at 2^13: unscaled, the gradients of a mean over some 190 tokens are below 1.
+	if largest < 1 {
+		t.Errorf("the largest scaled gradient is %g", largest)
+	}
+	if !bytes.Equal(bytesOf(m, all), bytesOf(same, all)) {
+		t.Error("an observed update gives other bits")
 	}
 }

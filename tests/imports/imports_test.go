@@ -37,6 +37,7 @@ var rules = []struct {
 	{"codegen/cpu/internal/jit", "codegen/cpu ir. ir/kern. ir/plan. runtime/device/cpu", "tests run compiled kernels with it"},
 	{"codegen/cpu", "ir. ir/kern. ir/plan.", "code generators see kernels, never ops"},
 	{"codegen/cuda", "ir. ir/kern. ir/plan. ops/mask.", "code generators see kernels, never ops; on a GPU attention has block tables of its own"},
+	{"codegen/load", "codegen/cuda ir ops/mask. runtime", "tools and tests run what they have compiled with it"},
 	{"codegen/glue", "ir. ir/kern. ir/plan.", "generated Go follows from the plan alone"},
 	{"codegen/pipeline", "codegen/graph codegen/kernel codegen/sched ops ir", "the pass table works for any backend and any model"},
 	{"codegen", "codegen ops ir models/system.", "a compiler of any registered system, without the runtime"},
