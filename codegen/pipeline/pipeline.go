@@ -28,6 +28,7 @@ var Passes = []Pass{
 	{"join", "make sums of padded parts, the gradient of slices, concatenations", graph.Join},
 	{"simplify", "skip what computes nothing", graph.Simplify},
 	{"split", "cut long reductions into partial ones", graph.Split},
+	{"order", "put the end of the forward pass beside its backward pass, region by region", graph.Order},
 	{"cse", "make equal instructions one", graph.CSE},
 	{"dce", "drop what no result or update needs", graph.DCE},
 }
@@ -45,6 +46,9 @@ var order = []struct{ Before, After, Why string }{
 	{"simplify", "dce", "the steps are left without a reader"},
 	{"autodiff", "cse", "gradients repeat forward computations"},
 	{"split", "cse", "equal reductions split alike, and their parts should be shared"},
+	{"autodiff", "order", "it is the backward pass that regions are put beside"},
+	{"split", "order", "what it cuts takes the places of the whole"},
+	{"order", "cse", "regions that share an instruction would wait for each other"},
 	{"cse", "dce", "what cse replaces is left without a reader"},
 	{"dce", "lower", "lowering counts uses to decide what is stored"},
 }
