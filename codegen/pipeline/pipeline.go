@@ -204,7 +204,8 @@ func (x *excess) err() error {
 }
 
 // blocks names the resblocks of f, or all its regions if it has none but those
-// where the backward pass begins: there nothing is kept for long.
+// with which the backward pass begins and what comes after: there nothing is
+// kept for long.
 func blocks(f *ir.Func) map[string]bool {
 	all, res := map[string]bool{}, map[string]bool{}
 	last := ""
@@ -213,7 +214,7 @@ func blocks(f *ir.Func) map[string]bool {
 		case b == nil:
 		case b.Backward && last == "":
 			last = b.Name
-		case !b.Backward:
+		case !b.Backward && last == "":
 			all[b.Name] = true
 			if b.Resblock {
 				res[b.Name] = true

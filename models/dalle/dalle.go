@@ -89,11 +89,8 @@ func (c Config) eval(f *ir.Func) { c.loss(f) }
 
 func (c Config) logits(f *ir.Func) {
 	_, _, toText, toImage := c.forward(f)
-	f.Region("unembed", false, func() {
-		text, image := c.textLogits(toText), c.imageLogits(toImage)
-		f.Result("text_logits", ops.Reshape(text, c.Batch, c.TextLen, c.TextClasses()))
-		f.Result("image_logits", ops.Reshape(image, c.Batch, c.Image(), c.ImageVocab))
-	})
+	f.Result("text_logits", ops.Reshape(c.textLogits(toText), c.Batch, c.TextLen, c.TextClasses()))
+	f.Result("image_logits", ops.Reshape(c.imageLogits(toImage), c.Batch, c.Image(), c.ImageVocab))
 }
 
 // loss declares the inputs and losses of a batch.
@@ -111,8 +108,8 @@ func (c Config) loss(f *ir.Func) *ir.Value {
 	return loss
 }
 
-// forward gives the inputs, and what text and image logits are made of,
-// [B*TextLen,Dim] and [B*N,Dim].
+// forward gives the inputs, and the rows that text and image logits are made
+// of, [B*TextLen,Dim] and [B*N,Dim].
 func (c Config) forward(f *ir.Func) (text, image, toText, toImage *ir.Value) {
 	b, d, t := c.Batch, c.Dim, c.Stream()
 	text = f.Input("text", ir.T(ir.I32, b, c.TextLen))

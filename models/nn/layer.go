@@ -95,14 +95,14 @@ func CrossEntropy(logits, targets *ir.Value) *ir.Value {
 
 // Limits of the chunks that CrossEntropyOf takes rows in.
 const (
-	chunkLogits = 4 << 20 // logits of a chunk that are no burden, 16 MiB
-	maxChunks   = 8
+	chunkLogits = 4 << 20 // so many logits, 16 MiB, are no burden
+	maxChunks   = 8       // each reads the weights, and adds to their gradient, once more
 )
 
 // CrossEntropyOf is CrossEntropy of the logits [.,classes] that head, a product
-// with weights, makes of the rows of x[M,K]. It takes the rows in chunks, each
-// in a region of its own, so that a pass over all of them never holds more than
-// one chunk's logits or their gradient.
+// with weights, makes of rows of x[M,K]. Where the logits are many it takes the
+// rows in chunks, each in a region of its own: no more than one chunk's logits
+// are stored at once, nor of their gradient.
 func CrossEntropyOf(region string, x *ir.Value, classes int, targets *ir.Value, head func(rows *ir.Value) *ir.Value) *ir.Value {
 	if x.Invalid() || targets.Invalid() {
 		return x
@@ -111,12 +111,13 @@ func CrossEntropyOf(region string, x *ir.Value, classes int, targets *ir.Value, 
 }
 
 // chunkRows is how many of m rows of width k make a chunk. The gradient of the
-// weights [k,classes] waits whole for the optimizer, so logits of half as many
-// rows with their gradient are no larger than what is there anyway.
+// weights [k,classes] waits whole for the optimizer, so that logits of half as
+// many rows, with their gradient, are no more than what is there anyway. A few
+// chunks more are made where those are equal and share their kernels.
 func chunkRows(m, k, classes int) int {
 	n := min(maxChunks, ceilDiv(m, max(k/2, chunkLogits/classes, 1)))
 	for i := n; i < 2*n; i++ {
-		if m%i == 0 { // equal chunks share their kernels
+		if m%i == 0 {
 			return m / i
 		}
 	}
