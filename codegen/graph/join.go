@@ -10,7 +10,8 @@ import (
 // Join replaces a sum of padded parts that lie side by side, which is what the
 // gradient of a tensor taken apart by slices looks like, by their
 // concatenation. It does so where ops can write the parts to their places in
-// it (ops.Strided); other parts are best added up by whoever reads the sum.
+// it (ops.Strided), and with more than two parts; others are best added up by
+// whoever reads the sum.
 func Join(f *ir.Func) error {
 	uses := make([]int, f.NumValues())
 	for _, in := range f.Body {
@@ -30,7 +31,7 @@ func Join(f *ir.Func) error {
 			continue
 		}
 		var parts []*ir.Instr
-		if !collect(in, uses, &parts) {
+		if !collect(in, uses, &parts) || len(parts) <= 2 && slices.ContainsFunc(parts, copied) {
 			continue
 		}
 		if axis := sideBySide(parts); axis >= 0 {
@@ -58,17 +59,9 @@ func collect(in *ir.Instr, uses []int, parts *[]*ir.Instr) bool {
 				return false
 			}
 		case ops.PadOp:
-			p := d.Args[0]
-			for p.Def != nil {
-				if r, ok := p.Def.Op.(ops.Reshaper); !ok || !r.Reshapes() {
-					break
-				}
-				p = p.Def.Args[0]
-			}
-			if p.Def == nil {
+			if made := padded(d); made == nil {
 				return false
-			}
-			if _, ok := p.Def.Op.(ops.Strided); !ok {
+			} else if _, product := made.Op.(ops.Contracter); copied(d) && !product {
 				return false
 			}
 			*parts = append(*parts, d)
@@ -77,6 +70,31 @@ func collect(in *ir.Instr, uses []int, parts *[]*ir.Instr) bool {
 		}
 	}
 	return true
+}
+
+// copied reports whether the op that makes what p pads can't write it to its
+// place in a concatenation.
+func copied(p *ir.Instr) bool {
+	in := padded(p)
+	if in == nil {
+		return true
+	}
+	_, ok := in.Op.(ops.Strided)
+	return !ok
+}
+
+// padded is the instruction that makes what p pads, under reshapes; nil where
+// that is the caller's.
+func padded(p *ir.Instr) *ir.Instr {
+	in := p.Args[0].Def
+	for in != nil {
+		r, ok := in.Op.(ops.Reshaper)
+		if !ok || !r.Reshapes() {
+			break
+		}
+		in = in.Args[0].Def
+	}
+	return in
 }
 
 // sideBySide sorts parts and returns the axis along which they follow one

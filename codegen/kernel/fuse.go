@@ -277,9 +277,25 @@ func (fu *fusion) grow(start func(u *unit) bool, near func(u *unit) map[*unit]bo
 	}
 }
 
-// epilogues merges pointwise units into the contraction they follow.
+// epilogues merges pointwise units into the contraction they follow. Of a sum
+// of products that is the last, so that none waits for another.
 func (fu *fusion) epilogues() {
-	fu.grow((*unit).isContract, fu.consumers, func(u, c *unit) bool { return c.isMap() && c.sp.fullLen() == u.sp.fullLen() })
+	follows := func(u, c *unit) bool { return c.isMap() && c.sp.fullLen() == u.sp.fullLen() }
+	fu.grow((*unit).isContract, fu.consumers, func(u, c *unit) bool { return follows(u, c) && !fu.waits(u, c) })
+	fu.grow((*unit).isContract, fu.consumers, follows)
+}
+
+// waits reports whether c is a sum of products, one of which comes after u.
+func (fu *fusion) waits(u, c *unit) bool {
+	if !fu.a.total(c.outs[0]) {
+		return false
+	}
+	for l := range fu.leaves[c] {
+		if p := fu.of[l]; p != nil && p.isContract() && fu.first(p) > fu.first(u) {
+			return true
+		}
+	}
+	return false
 }
 
 // rows merges reductions over the same rows with each other and with

@@ -211,6 +211,37 @@ func TestCrossEntropyAndSoftmax(t *testing.T) {
 	t.Logf("%d launches\n%s", len(p.Launches), dump(p))
 }
 
+// Three products of which the sum is wanted are never there together.
+func TestSumOfProductsIsAddedUpByThem(t *testing.T) {
+	m := ir.NewModule("t")
+	f := m.NewFunc("f")
+	var sum *ir.Value
+	for i := range 3 {
+		y := ops.MatMul(f.Input(fmt.Sprint("x", i), ir.T(ir.F32, 8, 16)), param(f, fmt.Sprint("w", i), 16, 12))
+		if sum == nil {
+			sum = y
+		} else {
+			sum = ops.Add(sum, y)
+		}
+	}
+	f.Result("relu", ops.Max(sum, ops.Scalar(f, 0)))
+	p := check(t, f)
+	if len(p.Launches) != 3 {
+		t.Errorf("%d launches, want 3\n%s", len(p.Launches), dump(p))
+	}
+	for i, l := range p.Launches {
+		n := 0
+		for _, b := range l.Args {
+			if b.Type.Len() == 8*12 {
+				n++
+			}
+		}
+		if want := min(i+1, 2); n != want {
+			t.Errorf("launch %d has %d results among its arguments, want %d\n%s", i, n, want, l.Kernel)
+		}
+	}
+}
+
 func TestConvPoolUpsample(t *testing.T) {
 	m := ir.NewModule("t")
 	f := m.NewFunc("train")

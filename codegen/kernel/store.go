@@ -161,9 +161,27 @@ func (a *analysis) decide(in *ir.Instr, r *ir.Value, must bool, expanded []bool)
 			full++
 		}
 	}
-	if must || a.uses[r.ID] > 1 && (full > 1 || inf.heavy > maxHeavy) {
+	if must || a.uses[r.ID] > 1 && (full > 1 || inf.heavy > maxHeavy) || a.total(r) && in.Op == (ops.AddOp{}) {
 		a.stored[r.ID] = true
 	}
+}
+
+// total reports whether v is a product or a sum of products. Such sums are
+// stored, each by the product that comes last in it: otherwise all the products
+// would be kept for whoever reads the sum.
+func (a *analysis) total(v *ir.Value) bool {
+	if v.Def == nil {
+		return false
+	}
+	switch v.Def.Op.(type) {
+	case ops.Contracter:
+		return true
+	case ops.AddOp:
+		return a.total(v.Def.Args[0]) && a.total(v.Def.Args[1])
+	case ops.CastOp, ops.ReshapeOp:
+		return a.total(v.Def.Args[0])
+	}
+	return false
 }
 
 func (a *analysis) store(v *ir.Value) {

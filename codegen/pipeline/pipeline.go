@@ -28,6 +28,7 @@ var Passes = []Pass{
 	{"join", "make sums of padded parts, the gradient of slices, concatenations", graph.Join},
 	{"simplify", "skip what computes nothing", graph.Simplify},
 	{"split", "cut long reductions into partial ones", graph.Split},
+	{"order", "put the end of the forward pass beside its backward pass, region by region", graph.Order},
 	{"cse", "make equal instructions one", graph.CSE},
 	{"dce", "drop what no result or update needs", graph.DCE},
 }
@@ -45,6 +46,9 @@ var order = []struct{ Before, After, Why string }{
 	{"simplify", "dce", "the steps are left without a reader"},
 	{"autodiff", "cse", "gradients repeat forward computations"},
 	{"split", "cse", "equal reductions split alike, and their parts should be shared"},
+	{"autodiff", "order", "it is the backward pass that regions are put beside"},
+	{"split", "order", "what it cuts takes the places of the whole"},
+	{"order", "cse", "regions that share an instruction would wait for each other"},
 	{"cse", "dce", "what cse replaces is left without a reader"},
 	{"dce", "lower", "lowering counts uses to decide what is stored"},
 }
@@ -199,7 +203,8 @@ func (x *excess) err() error {
 }
 
 // blocks names the resblocks of f, or all its regions if it has none but those
-// where the backward pass begins: there nothing is kept for long.
+// with which the backward pass begins and what comes after: there nothing is
+// kept for long.
 func blocks(f *ir.Func) map[string]bool {
 	all, res := map[string]bool{}, map[string]bool{}
 	last := ""
@@ -208,7 +213,7 @@ func blocks(f *ir.Func) map[string]bool {
 		case b == nil:
 		case b.Backward && last == "":
 			last = b.Name
-		case !b.Backward:
+		case !b.Backward && last == "":
 			all[b.Name] = true
 			if b.Resblock {
 				res[b.Name] = true

@@ -69,7 +69,10 @@ func alignUp(n int) int { return (n + Align - 1) &^ (Align - 1) }
 
 // item is a buffer as the packer sees it: a rectangle that may slide along the
 // byte axis but not along time.
-type item struct{ size, first, last int }
+type item struct {
+	size, first, last int
+	peak              bool // alive in the fullest launch
+}
 
 func (x item) span() int { return x.last - x.first + 1 }
 
@@ -82,24 +85,31 @@ type packer struct {
 	bestOrder string
 }
 
-// lowerBound is the largest sum of sizes alive in one launch.
+// lowerBound is the largest sum of sizes alive in one launch. It marks the
+// buffers of the first such launch.
 func (a *packer) lowerBound(launches int) int {
 	delta := make([]int, launches+3)
 	for _, x := range a.items {
 		delta[x.first+1] += x.size
 		delta[x.last+2] -= x.size
 	}
-	live, most := 0, 0
-	for _, d := range delta {
-		live += d
-		most = max(most, live)
+	live, most, at := 0, 0, 0
+	for i, d := range delta {
+		if live += d; live > most {
+			most, at = live, i-1
+		}
+	}
+	for i := range a.items {
+		x := &a.items[i]
+		x.peak = x.first <= at && at <= x.last
 	}
 	return most
 }
 
 // orders are the orders in which buffers are placed. Long-lived activations
 // first leaves the short-lived rest one open range above them; largest first
-// avoids holes that nothing fits; order of creation imitates a stack.
+// avoids holes that nothing fits; what is alive in the fullest launch, placed
+// before all else, has no holes there; order of creation imitates a stack.
 var orders = []struct {
 	name string
 	less func(x, y item) int
@@ -107,6 +117,15 @@ var orders = []struct {
 	{"size", func(x, y item) int { return cmp.Compare(y.size, x.size) }},
 	{"area", func(x, y item) int { return cmp.Compare(y.size*y.span(), x.size*x.span()) }},
 	{"span", func(x, y item) int {
+		return cmp.Or(cmp.Compare(y.span(), x.span()), cmp.Compare(y.size, x.size))
+	}},
+	{"peak", func(x, y item) int {
+		switch {
+		case x.peak && !y.peak:
+			return -1
+		case y.peak && !x.peak:
+			return 1
+		}
 		return cmp.Or(cmp.Compare(y.span(), x.span()), cmp.Compare(y.size, x.size))
 	}},
 	{"start", func(x, y item) int {

@@ -88,18 +88,18 @@ func (c Config) train(f *ir.Func) {
 func (c Config) eval(f *ir.Func) { c.loss(f) }
 
 func (c Config) logits(f *ir.Func) {
-	_, _, text, image := c.forward(f)
-	f.Result("text_logits", ops.Reshape(text, c.Batch, c.TextLen, c.TextClasses()))
-	f.Result("image_logits", ops.Reshape(image, c.Batch, c.Image(), c.ImageVocab))
+	_, _, toText, toImage := c.forward(f)
+	f.Result("text_logits", ops.Reshape(c.textLogits(toText), c.Batch, c.TextLen, c.TextClasses()))
+	f.Result("image_logits", ops.Reshape(c.imageLogits(toImage), c.Batch, c.Image(), c.ImageVocab))
 }
 
 // loss declares the inputs and losses of a batch.
 func (c Config) loss(f *ir.Func) *ir.Value {
-	text, image, textLogits, imageLogits := c.forward(f)
+	text, image, toText, toImage := c.forward(f)
+	t := nn.CrossEntropyOf("text_loss", toText, c.TextClasses(), ops.Reshape(text, c.Batch*c.TextLen), c.textLogits)
+	i := nn.CrossEntropyOf("image_loss", toImage, c.ImageVocab, ops.Reshape(image, c.Batch*c.Image()), c.imageLogits)
 	var loss *ir.Value
 	f.Region("loss", false, func() {
-		t := nn.CrossEntropy(textLogits, ops.Reshape(text, c.Batch*c.TextLen))
-		i := nn.CrossEntropy(imageLogits, ops.Reshape(image, c.Batch*c.Image()))
 		loss = ops.Add(ops.MulConst(t, 1.0/8), ops.MulConst(i, 7.0/8))
 		f.Result("loss", loss)
 		f.Result("text_loss", t)
@@ -108,9 +108,9 @@ func (c Config) loss(f *ir.Func) *ir.Value {
 	return loss
 }
 
-// forward gives the inputs, and logits [B*TextLen,TextClasses] and
-// [B*N,ImageVocab].
-func (c Config) forward(f *ir.Func) (text, image, textLogits, imageLogits *ir.Value) {
+// forward gives the inputs, and the rows that text and image logits are made
+// of, [B*TextLen,Dim] and [B*N,Dim].
+func (c Config) forward(f *ir.Func) (text, image, toText, toImage *ir.Value) {
 	b, d, t := c.Batch, c.Dim, c.Stream()
 	text = f.Input("text", ir.T(ir.I32, b, c.TextLen))
 	image = f.Input("image", ir.T(ir.I32, b, c.Image()))
@@ -126,12 +126,10 @@ func (c Config) forward(f *ir.Func) (text, image, textLogits, imageLogits *ir.Va
 	}
 	f.Region("unembed", false, func() {
 		h := ops.Reshape(c.final(f, x), b, t, d)
-		toText := ops.Reshape(ops.SliceAxis(h, 1, 0, c.TextLen), b*c.TextLen, d)
-		toImage := ops.Reshape(ops.SliceAxis(h, 1, c.TextLen, t), b*c.Image(), d)
-		textLogits = nn.Matrix(nn.In(f).Sub("unembed"), "text", toText, c.TextClasses(), 0)
-		imageLogits = c.imageLogits(f, toImage)
+		toText = ops.Reshape(ops.SliceAxis(h, 1, 0, c.TextLen), b*c.TextLen, d)
+		toImage = ops.Reshape(ops.SliceAxis(h, 1, c.TextLen, t), b*c.Image(), d)
 	})
-	return text, image, textLogits, imageLogits
+	return text, image, toText, toImage
 }
 
 // prefill runs start token and text at once. Among them every layer's mask is
@@ -156,7 +154,7 @@ func (c Config) prefill(f *ir.Func) {
 	}
 	f.Region("unembed", false, func() {
 		last := ops.Reshape(ops.SliceAxis(ops.Reshape(x, b, t, d), 1, t-1, t), b, d)
-		f.Result("logits", c.imageLogits(f, c.final(f, last)))
+		f.Result("logits", c.imageLogits(c.final(f, last)))
 	})
 }
 
@@ -183,7 +181,7 @@ func (c Config) decode(f *ir.Func) {
 			return ops.AttentionDecode(q, k1, v1, pos, c.Mask(i))
 		})
 	}
-	f.Region("unembed", false, func() { f.Result("logits", c.imageLogits(f, c.final(f, x))) })
+	f.Region("unembed", false, func() { f.Result("logits", c.imageLogits(c.final(f, x))) })
 }
 
 func (c Config) block() nn.Block { return nn.SparseTransformer(c.Dim, c.Heads, c.Layers) }
@@ -244,6 +242,10 @@ func (c Config) final(f *ir.Func, x *ir.Value) *ir.Value {
 	return nn.LayerNorm(nn.In(f), "norm", x, 1e-6)
 }
 
-func (c Config) imageLogits(f *ir.Func, x *ir.Value) *ir.Value {
-	return nn.Matrix(nn.In(f).Sub("unembed"), "image", x, c.ImageVocab, 0)
+func (c Config) textLogits(x *ir.Value) *ir.Value {
+	return nn.Matrix(nn.In(x.Func).Sub("unembed"), "text", x, c.TextClasses(), 0)
+}
+
+func (c Config) imageLogits(x *ir.Value) *ir.Value {
+	return nn.Matrix(nn.In(x.Func).Sub("unembed"), "image", x, c.ImageVocab, 0)
 }

@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/gouache-ml/gouache/ir"
@@ -90,6 +91,59 @@ func CrossEntropy(logits, targets *ir.Value) *ir.Value {
 	hit := ops.Eq(ops.Iota(logits.Func, 1, m, n), ops.Reshape(targets, m, 1))
 	picked := ops.SumKeep(ops.Select(hit, logits, ops.Scalar(logits.Func, 0)), 1)
 	return ops.Mean(ops.Sub(LogSumExp(logits), picked))
+}
+
+// Limits of the chunks that CrossEntropyOf takes rows in.
+const (
+	chunkLogits = 4 << 20 // so many logits, 16 MiB, are no burden
+	maxChunks   = 8       // each reads the weights, and adds to their gradient, once more
+)
+
+// CrossEntropyOf is CrossEntropy of the logits [.,classes] that head, a product
+// with weights, makes of rows of x[M,K]. Where the logits are many it takes the
+// rows in chunks, each in a region of its own: no more than one chunk's logits
+// are stored at once, nor of their gradient.
+func CrossEntropyOf(region string, x *ir.Value, classes int, targets *ir.Value, head func(rows *ir.Value) *ir.Value) *ir.Value {
+	if x.Invalid() || targets.Invalid() {
+		return x
+	}
+	return crossEntropyOf(region, x, chunkRows(x.Type.Shape[0], x.Type.Shape[1], classes), targets, head)
+}
+
+// chunkRows is how many of m rows of width k make a chunk. The gradient of the
+// weights [k,classes] waits whole for the optimizer, so that logits of half as
+// many rows, with their gradient, are no more than what is there anyway. A few
+// chunks more are made where those are equal and share their kernels.
+func chunkRows(m, k, classes int) int {
+	n := min(maxChunks, ceilDiv(m, max(k/2, chunkLogits/classes, 1)))
+	for i := n; i < 2*n; i++ {
+		if m%i == 0 {
+			return m / i
+		}
+	}
+	return ceilDiv(m, n)
+}
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }
+
+func crossEntropyOf(region string, x *ir.Value, rows int, targets *ir.Value, head func(rows *ir.Value) *ir.Value) *ir.Value {
+	f, m := x.Func, x.Type.Shape[0]
+	var parts []*ir.Value
+	for lo := 0; lo < m; lo += rows {
+		hi, name := min(lo+rows, m), region
+		if rows < m {
+			name = fmt.Sprintf("%s%d", region, lo/rows)
+		}
+		f.Region(name, false, func() {
+			part := CrossEntropy(head(ops.SliceAxis(x, 0, lo, hi)), ops.SliceAxis(targets, 0, lo, hi))
+			parts = append(parts, ops.MulConst(part, float64(hi-lo)/float64(m)))
+		})
+	}
+	mean := parts[0]
+	for _, p := range parts[1:] {
+		mean = ops.Add(mean, p)
+	}
+	return mean
 }
 
 // Unit divides each row of x by its Euclidean length.

@@ -1,6 +1,7 @@
 package nn_test
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -42,6 +43,54 @@ func TestCrossEntropyOfHugeLogitsIsFinite(t *testing.T) {
 	}, map[string][]float64{"x": {1e4, 0, -1e4, 0, 0, 0}, "y": {1, 2}})
 	if want := (1e4 + math.Log(3)) / 2; !near(got[0], want) {
 		t.Errorf("cross-entropy %v, want %v", got[0], want)
+	}
+}
+
+// Chunks of 2 leave one row of 5 over.
+func TestCrossEntropyInChunksIsThatOfAllRows(t *testing.T) {
+	const rows, width, classes = 5, 3, 4
+	m := ir.NewModule("m")
+	for _, chunk := range []int{5, 2, 1} {
+		f := m.NewFunc(fmt.Sprint("rows", chunk))
+		x, y := f.Input("x", ir.T(ir.F32, rows, width)), f.Input("y", ir.T(ir.I32, rows))
+		w := nn.In(f).Param("w", nn.Zeros(), width, classes)
+		loss := nn.CrossEntropyInChunks("loss", x, chunk, y, func(x *ir.Value) *ir.Value { return ops.MatMul(x, w) })
+		f.Result("loss", loss)
+		for i, g := range ops.Gradient(loss, x, w) {
+			f.Result([]string{"dx", "dw"}[i], g)
+		}
+	}
+	c := machine(t, m)
+	c.Scramble(1, 1)
+	in := map[string][]float64{"x": {1, -2, 3, 0.5, 0, -1, 2, 2, 2, -3, 1, 0, 0.1, 0.2, 0.3}, "y": {0, 3, 1, 2, 3}}
+	want := c.MustCall(t, "rows5", in)
+	for _, name := range []string{"rows2", "rows1"} {
+		got := c.MustCall(t, name, in)
+		for result, w := range want {
+			for i, v := range got[result].Data {
+				if !near(v, w.Data[i]) {
+					t.Errorf("%s: %s[%d] = %v, want %v", name, result, i, v, w.Data[i])
+				}
+			}
+		}
+	}
+}
+
+func TestChunksAreFewEqualAndNoLargerThanTheWeights(t *testing.T) {
+	for _, c := range []struct{ m, k, classes, want int }{
+		{512, 128, 544, 512},          // demo's text
+		{1024, 128, 256, 1024},        // and images
+		{256, 512, 16640, 256},        // peers' s: half the weights are as much
+		{1024, 512, 8192, 512},        // 16 MiB
+		{1280, 512, 8192, 320},        // 3 chunks would not be equal
+		{8192, 3968, 8192, 1024},      // paper with a batch of 8: 1,984 rows are half the weights, 5 chunks would not be equal
+		{1 << 20, 512, 8192, 1 << 17}, // no more than 8
+		{1031, 512, 8192, 344},        // a prime
+		{1, 1, 1, 1},
+	} {
+		if got := nn.ChunkRows(c.m, c.k, c.classes); got != c.want {
+			t.Errorf("%d rows of width %d to %d classes: chunks of %d, want %d", c.m, c.k, c.classes, got, c.want)
+		}
 	}
 }
 

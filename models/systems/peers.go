@@ -98,11 +98,9 @@ func gpt2() *ir.Module {
 	for i := range layers {
 		x = block.Apply(s, i, 1, x, nn.Masked(mask.Causal()))
 	}
-	var loss *ir.Value
-	f.Region("loss", false, func() {
-		loss = nn.CrossEntropy(ops.MatMulT(nn.LayerNorm(s, "norm", x, 1e-5), table), targets)
-		f.Result("loss", loss)
-	})
+	f.Region("unembed", false, func() { x = nn.LayerNorm(s, "norm", x, 1e-5) })
+	loss := nn.CrossEntropyOf("loss", x, vocab, targets, func(x *ir.Value) *ir.Value { return ops.MatMulT(x, table) })
+	f.Result("loss", loss)
 	nn.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, Decay: 0.01}.Update(f, loss)
 	return m
 }

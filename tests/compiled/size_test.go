@@ -1,6 +1,7 @@
 package compiled
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -44,6 +45,20 @@ var large = []graphCase{
 	}},
 	{"cross_entropy", func(f *ir.Func) {
 		f.Result("out", nn.CrossEntropy(f.Input("x", ir.T(ir.F32, 257, 301)), f.Input("classes", ir.T(ir.I32, 257))))
+	}},
+	{"cross_entropy_in_chunks", func(f *ir.Func) { // as nn.CrossEntropyOf does it with more
+		x, y := f.Input("x", ir.T(ir.F32, 514, 130)), f.Input("classes", ir.T(ir.I32, 514))
+		w, loss := nn.In(f).Param("w", nn.Normal(1), 130, 301), ops.Scalar(f, 0)
+		for i := range 2 {
+			rows := func(v *ir.Value) *ir.Value { return ops.SliceAxis(v, 0, 257*i, 257*i+257) }
+			var part *ir.Value
+			f.Region(fmt.Sprint("loss", i), false, func() { part = nn.CrossEntropy(ops.MulConst(ops.MatMul(rows(x), w), 0.1), rows(y)) })
+			loss = ops.Add(loss, ops.MulConst(part, 0.5))
+		}
+		f.Result("out", loss)
+		for i, g := range ops.Gradient(loss, x, w) {
+			f.Result([]string{"gradient of x", "gradient of w"}[i], g)
+		}
 	}},
 	{"linear", func(f *ir.Func) {
 		gradient(f, ops.QuickGELU(nn.Linear(nn.In(f), "l", f.Input("x", ir.T(ir.F32, 333, 130)), 197, 0.1)))

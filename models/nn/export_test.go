@@ -1,0 +1,7 @@
+package nn
+
+// What tests of the package see.
+var (
+	CrossEntropyInChunks = crossEntropyOf
+	ChunkRows            = chunkRows
+)
