@@ -10,6 +10,7 @@ import (
 const (
 	splitLen   = 4096 // shorter sums are not worth a second kernel
 	splitParts = 64   // at most this many partial results
+	fewParts   = 8    // fewer are accepted only where nothing else can be
 	wideRows   = 64   // so many independent sums keep all threads busy
 	wideCols   = 1024
 )
@@ -100,12 +101,31 @@ func cut(shape, axes []int) (pre, parts int, rest [2]int) {
 		run *= shape[d]
 		n++
 	}
+	fits := func(p int) bool { return run%p == 0 && sum/p >= 64 }
+	for p := splitParts; p >= fewParts; p-- {
+		if fits(p) && whole(shape[pre:pre+n], p) {
+			return pre, p, [2]int{run, n}
+		}
+	}
 	for p := splitParts; p > 1; p-- {
-		if run%p == 0 && sum/p >= 64 {
+		if fits(p) {
 			return pre, p, [2]int{run, n}
 		}
 	}
 	return 0, 0, rest
+}
+
+// whole reports whether p equal parts of a tensor of this shape are made of
+// whole rows, or rows of whole parts: then what is computed of the tensor on the
+// way into the sum has places in the parts, and need not be stored.
+func whole(shape []int, p int) bool {
+	for _, n := range shape {
+		if p%n != 0 {
+			return n%p == 0
+		}
+		p /= n
+	}
+	return p == 1
 }
 
 func contains(xs []int, x int) bool {
