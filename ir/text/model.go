@@ -141,11 +141,11 @@ func (p *parser) launch(use func() *plan.Buffer) plan.Launch {
 		l.Block = p.after("@", "a block name such as @attn0")
 	}
 	l.Backward = p.take("backward")
-	l.Copy = p.take("copy")
 	if p.take("values") {
 		p.want("=")
 		l.Values = p.quoted()
 	}
+	l.Copy = p.take("copy")
 	l.Pos = p.pos()
 	return l
 }

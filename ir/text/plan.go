@@ -72,11 +72,11 @@ func Launch(l *plan.Launch) string {
 	if l.Backward {
 		s += " backward"
 	}
-	if l.Copy {
-		s += " copy"
-	}
 	if l.Values != "" {
 		s += fmt.Sprintf(" values=%q", l.Values)
+	}
+	if l.Copy {
+		s += " copy"
 	}
 	return s + " !" + l.Pos.String()
 }
