@@ -69,16 +69,16 @@ func demo(c *train.Config) {
 	d.Beta, d.BetaOver, d.Tau, d.TauOver = 4, 0.03, 1./16, 1
 	d.ValidateEvery, d.ValidateBatches = 250, 4
 	p := &c.Prior
-	p.Steps, p.LR, p.LRMin, p.Schedule = 4800, 1.5e-3, 2e-5, train.ScheduleCosine
+	p.Steps, p.LR, p.LRMin, p.Schedule = 4400, 1.5e-3, 2e-5, train.ScheduleCosine
 	p.WarmUp, p.AverageDecay, p.AverageEvery = 100, 0.9, 10
 	p.ValidateEvery, p.ValidateBatches = 500, 16
 	k := &c.CLIP
-	k.Steps, k.LR, k.LRMin, k.WarmUp, k.AverageDecay = 2400, 6e-4, 1e-5, 100, 0.99
+	k.Steps, k.LR, k.LRMin, k.WarmUp, k.AverageDecay = 2200, 6e-4, 1e-5, 100, 0.99
 	k.Pool = 256
 	k.ValidateEvery, k.ValidateBatches = 400, 8
 	c.Snapshot.Every = 250
 	c.Log.Every, c.Log.Exponents = 10, 0
-	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 120, 128, 0.85
+	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 100, 128, 0.85
 }
 
 // deep is short: it is trained several times over.
@@ -86,7 +86,7 @@ func deep(c *train.Config) {
 	demo(c)
 	c.DVAE.Steps = 1500
 	p := &c.Prior
-	p.Steps, p.LR, p.AverageDecay, p.Dropout = 600, 1e-3, 0, 0
+	p.Steps, p.LR, p.AverageDecay, p.Dropout = 400, 1e-3, 0, 0
 	p.ValidateEvery, p.ValidateBatches = 50, 8
 	c.Log.Exponents = 100
 }
