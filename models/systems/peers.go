@@ -54,6 +54,8 @@ func buildPeers() ([]*ir.Module, error) {
 		m.Name = name
 		if len(programs) > 0 {
 			m.Funcs = slices.DeleteFunc(m.Funcs, func(f *ir.Func) bool { return !slices.Contains(programs, f.Name) })
+			// The peers don't average weights.
+			m.Globals = slices.DeleteFunc(m.Globals, func(g *ir.Global) bool { return g.Role == ir.Average })
 		}
 		all = append(all, m)
 		return nil

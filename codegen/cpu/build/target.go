@@ -21,13 +21,14 @@ func (t *Target) NR() int { return t.NV * t.Lanes }
 
 // The register tiles leave no accumulator to spill: v4 has 32 registers (28 + 2 + 1), v3 16
 // (12 + 2 + 1), arm64 32 (24 + 3 + 1 and room for the next loads). KC and MC were found by
-// measurement for v4 (L2 of 1 to 2 MiB), and scaled to 512 KiB for the others.
+// measurement for v4 (L2 of 1 to 2 MiB), KC scaled to 512 KiB for the others. MC is at least as many
+// rows as chunks have, or their right operands would be packed twice.
 //
 // On arm64 x28 holds Go's g, which signal handlers read in the middle of a kernel.
 var targets = []*Target{
 	{Name: "x86-64-v4", Triple: "x86_64-unknown-linux-gnu", CPU: "x86-64-v4", Lanes: 16, MR: 14, NV: 2, KC: 1024, MC: 112},
-	{Name: "x86-64-v3", Triple: "x86_64-unknown-linux-gnu", CPU: "x86-64-v3", Lanes: 8, MR: 6, NV: 2, KC: 512, MC: 96},
-	{Name: "arm64", Triple: "aarch64-unknown-linux-gnu", CPU: "generic", Features: "+reserve-x28", Lanes: 4, MR: 8, NV: 3, KC: 512, MC: 96},
+	{Name: "x86-64-v3", Triple: "x86_64-unknown-linux-gnu", CPU: "x86-64-v3", Lanes: 8, MR: 6, NV: 2, KC: 512, MC: 112},
+	{Name: "arm64", Triple: "aarch64-unknown-linux-gnu", CPU: "generic", Features: "+reserve-x28", Lanes: 4, MR: 8, NV: 3, KC: 512, MC: 112},
 }
 
 // Targets returns the known targets, the most capable first.
