@@ -159,10 +159,7 @@ func (a *assembly) blocks(entry string) int {
 // No kernel of a system keeps registers in memory, runs products of wgmma one by one,
 // or has more registers than its blocks find.
 func TestKernelsAssemble(t *testing.T) {
-	tool, err := ptxas.Find()
-	if err != nil {
-		t.Skipf("SKIPPED, NOTHING ASSEMBLED: %v; it is NVIDIA's and not free software, so no script installs it unasked", err)
-	}
+	tool := ptxas.Need(t)
 	start := time.Now()
 	all := assemblies(t)
 	written := time.Since(start)

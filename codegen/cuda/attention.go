@@ -135,6 +135,39 @@ func (a *attender) perHead(op int) (Value, int) {
 	return a.At(a.bases[v.Buf], at), v.Strides[2]
 }
 
+// rowTerms are what the gradient of a row's scores takes of the row besides its
+// operands.
+type rowTerms struct {
+	*attender
+	tiles        *rowBlock
+	given        bool // delta is, and need not be summed
+	lse, delta   Value
+	every, apart int // elements from one position to the next, of lse and of delta
+}
+
+func (a *attender) rowTerms(tiles *rowBlock, lse int) *rowTerms {
+	delta, given := a.attention.delta()
+	t := &rowTerms{attender: a, tiles: tiles, given: given}
+	t.lse, t.every = a.perHead(lse)
+	t.delta, t.apart = a.perHead(delta)
+	return t
+}
+
+// of gives -lse of a row as an exponent of 2, and -delta. Unless that is given,
+// delta is what sum gives for the row's position, and the thread for which writes
+// is true stores it.
+func (t *rowTerms) of(row Value, sum func(position Value) Value, writes func() Value) (low, minus Value) {
+	at := t.LoadOnly(t.At(t.tiles.row, row))
+	low = t.FMul(t.Load(t.At(t.lse, t.MulI(at, t.every))), build.Float(-log2e))
+	place := t.At(t.delta, t.MulI(at, t.apart))
+	if t.given {
+		return low, t.FNeg(t.Load(place))
+	}
+	delta := sum(at)
+	t.If(t.And(writes(), t.Lt(row, t.tiles.rows)), func() { t.Store(delta, place) })
+	return low, t.FNeg(delta)
+}
+
 // table is a module's constant with these contents.
 func (a *attention) table(data []int32) Value {
 	h := fnv.New64a()

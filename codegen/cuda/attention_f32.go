@@ -479,24 +479,13 @@ func (x *plain) product(op, other int, position Value) Value {
 func (a *attention) queryGradient() Entry {
 	const q, key, v, do, out, lse, dq = 0, 1, 2, 3, 4, 5, 7
 	name := a.k.Name + "_q"
-	delta, given := a.delta()
 	x := a.plain(name, 3, false, []int{q, do}, []int{key, v}, 1)
 	scale := build.Float(a.scale * log2e)
 	low, minus := make([]Value, x.each), make([]Value, x.each)
-	l, lStride := x.perHead(lse)
-	e, eStride := x.perHead(delta)
-	x.rowsOf(func(i int, row Value) {
-		at := x.LoadOnly(x.At(x.tiles.row, row))
-		low[i] = x.FMul(x.Load(x.At(l, x.MulI(at, lStride))), build.Float(-log2e))
-		place := x.At(e, x.MulI(at, eStride))
-		if given {
-			minus[i] = x.FNeg(x.Load(place))
-			return
-		}
-		sum := x.acrossRow(x.product(do, out, at), x.FAdd)
-		x.If(x.And(x.Eq(x.col, build.Int(0)), x.Lt(row, x.tiles.rows)), func() { x.Store(sum, place) })
-		minus[i] = x.FNeg(sum)
-	})
+	terms := x.rowTerms(x.tiles, lse)
+	sum := func(position Value) Value { return x.acrossRow(x.product(do, out, position), x.FAdd) }
+	writes := func() Value { return x.Eq(x.col, build.Int(0)) }
+	x.rowsOf(func(i int, row Value) { low[i], minus[i] = terms.of(row, sum, writes) })
 	columns := x.step / columnThreads
 	acc := x.walk(x.sums(), func(_ Value, words, acc []Value) []Value {
 		ds := x.pairs()

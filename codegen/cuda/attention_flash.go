@@ -647,28 +647,17 @@ func (x *flash) product(op, other int, position Value) Value {
 func (a *attention) queryGradientMatrix(t *Target, kind string) Entry {
 	const q, key, v, do, out, lse, dq = 0, 1, 2, 3, 4, 5, 7
 	name := a.k.Name + "_q"
-	delta, given := a.delta()
 	x := a.flash(name, t, kind, 2, false, []int{key, v}, nil)
 	get := x.ownRows(x.together == 1, q, do)
 	scale := build.Float(a.scale * log2e)
 	low, minus := make([]Value, 2*x.pieces), make([]Value, 2*x.pieces) // by row: -lse as an exponent of 2, -delta
-	l, lStride := x.perHead(lse)
-	e, eStride := x.perHead(delta)
+	terms := x.rowTerms(x.tiles, lse)
+	// The rows of do are under way to shared memory as well, so one of the
+	// two finds them in the cache, and nothing has to wait for the other.
+	sum := func(position Value) Value { return x.quad(x.product(do, out, position), x.FAdd) }
+	writes := func() Value { return x.Eq(x.AndI(x.lane, 3), build.Int(0)) }
 	x.meanwhile = func() {
-		x.rowsOf(func(r int, row Value) {
-			at := x.LoadOnly(x.At(x.tiles.row, row))
-			low[r] = x.FMul(x.Load(x.At(l, x.MulI(at, lStride))), build.Float(-log2e))
-			place := x.At(e, x.MulI(at, eStride))
-			if given {
-				minus[r] = x.FNeg(x.Load(place))
-				return
-			}
-			// The rows of do are under way to shared memory as well, so one of the
-			// two finds them in the cache, and nothing has to wait for the other.
-			sum := x.quad(x.product(do, out, at), x.FAdd)
-			x.If(x.And(x.Eq(x.AndI(x.lane, 3), build.Int(0)), x.Lt(row, x.tiles.rows)), func() { x.Store(sum, place) })
-			minus[r] = x.FNeg(sum)
-		})
+		x.rowsOf(func(r int, row Value) { low[r], minus[r] = terms.of(row, sum, writes) })
 	}
 	var own []left
 	begin := func() []Value {

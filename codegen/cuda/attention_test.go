@@ -365,10 +365,7 @@ func TestAttentionIgnoresWhatIsMasked(t *testing.T) {
 // 256 text and 32x32 image tokens in 62 heads of 64 elements, a batch of 8, and
 // for half of the cases.
 func TestAttentionFitsRegisters(t *testing.T) {
-	tool, err := ptxas.Find()
-	if err != nil {
-		t.Skipf("SKIPPED, NOTHING ASSEMBLED: %v; it is NVIDIA's and not free software, so no script installs it unasked", err)
-	}
+	tool := ptxas.Need(t)
 	var ks []*kern.Kernel
 	for _, name := range attentionForms {
 		for _, dtype := range []ir.DType{ir.F16, ir.F32} {

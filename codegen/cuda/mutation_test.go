@@ -169,28 +169,9 @@ func (s *subject) run(text string, seed int64) ([][]byte, simt.Stats, error) {
 		}
 		bufs = append(bufs, d)
 	}
-	l := simt.Launch{Entry: s.entry.Name, Grid: s.entry.Grid, Block: [3]int{s.entry.Block, 1, 1}, Shared: s.entry.Shared,
-		Cluster: [3]int{max(1, s.entry.Cluster), 1, 1}}
-	for _, m := range s.entry.Maps {
-		d, err := simt.TypeOf(m.DType.String())
-		if err != nil {
-			return nil, none, err
-		}
-		tm := simt.TensorMap{Addr: bufs[m.Arg].Addr() + uint64(m.Offset), DType: d, Swizzle: m.Swizzle}
-		for i, d := range m.Dims {
-			tm.Dims, tm.Box = append(tm.Dims, uint64(d)), append(tm.Box, uint32(m.Box[i]))
-		}
-		for _, s := range m.Strides {
-			tm.Strides = append(tm.Strides, uint64(s))
-		}
-		code, err := simt.EncodeTensorMap(tm)
-		if err != nil {
-			return nil, none, err
-		}
-		l.Params = append(l.Params, code)
-	}
-	for _, i := range s.entry.Args {
-		l.Params = append(l.Params, bufs[i].Addr())
+	l, err := emu.Launch(&s.entry, func(i int) uint64 { return bufs[i].Addr() })
+	if err != nil {
+		return nil, none, err
 	}
 	if err := mach.Launch(mod, l); err != nil {
 		return nil, none, err

@@ -26,6 +26,8 @@ func TestSystemsArePlacedWithinFivePercent(t *testing.T) {
 		{"demo", ir.NoRemat, ""},
 		{"demo", ir.RematBlocks, ""},
 		{"demo", ir.NoRemat, "64MiB"},
+		{"deep", ir.NoRemat, ""},
+		{"peers", ir.NoRemat, ""},
 		{"emoji", ir.NoRemat, ""},
 		{"emoji", ir.RematBlocks, ""},
 		{"paper", ir.NoRemat, ""},

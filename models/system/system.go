@@ -77,50 +77,45 @@ func Names() []string {
 // SetRemat makes modules be compiled with a way of recomputation, as
 // ir.ParseRemat reads it; "" leaves them their own.
 func SetRemat(modules []*ir.Module, name string) error {
-	if name == "" {
-		return nil
-	}
-	r, err := ir.ParseRemat(name)
-	if err != nil {
-		return err
-	}
-	for _, m := range modules {
+	return setAll(modules, name, ir.ParseRemat, func(m *ir.Module, r ir.Remat) error {
 		m.Remat = r
-	}
-	return nil
+		return nil
+	})
 }
 
 // SetBudget makes modules be compiled for an amount of memory each, as
 // ir.ParseBudget reads it; "" leaves them their own.
 func SetBudget(modules []*ir.Module, amount string) error {
-	if amount == "" {
-		return nil
-	}
-	n, err := ir.ParseBudget(amount)
-	if err != nil {
-		return err
-	}
-	for _, m := range modules {
+	return setAll(modules, amount, ir.ParseBudget, func(m *ir.Module, n int) error {
 		if m.Remat != ir.NoRemat {
 			return fmt.Errorf("%s: a budget chooses by itself what to compute again; give -remat off in place of %s", m.Name, m.Remat)
 		}
 		m.Budget = n
-	}
-	return nil
+		return nil
+	})
 }
 
 // SetPrecision makes modules be compiled with a preset or a change of one, as
 // ir.ParsePrecision reads it; "" leaves them their own.
 func SetPrecision(modules []*ir.Module, name string) error {
-	if name == "" {
+	return setAll(modules, name, ir.ParsePrecision, func(m *ir.Module, p ir.Precision) error {
+		m.Precision = p
+		return nil
+	})
+}
+
+func setAll[T any](modules []*ir.Module, text string, parse func(string) (T, error), set func(*ir.Module, T) error) error {
+	if text == "" {
 		return nil
 	}
-	p, err := ir.ParsePrecision(name)
+	x, err := parse(text)
 	if err != nil {
 		return err
 	}
 	for _, m := range modules {
-		m.Precision = p
+		if err := set(m, x); err != nil {
+			return err
+		}
 	}
 	return nil
 }

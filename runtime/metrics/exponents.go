@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 )
 
 // Exponents is a histogram of the binary exponents of the numbers that one step
@@ -43,7 +41,7 @@ func (e *Exponents) Below(exponent int) int64 {
 }
 
 // ExponentsLog appends histograms to a file, as Log does records.
-type ExponentsLog struct{ f *os.File }
+type ExponentsLog struct{ lineFile }
 
 // OpenExponents opens or creates exponents.jsonl for a run that goes on after
 // resumeStep: histograms of later steps are cut off. resumeStep -1 begins an empty
@@ -53,7 +51,7 @@ func OpenExponents(path string, resumeStep int64) (*ExponentsLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ExponentsLog{f}, nil
+	return &ExponentsLog{lineFile{f}}, nil
 }
 
 // Write appends the histograms, each a line.
@@ -70,26 +68,10 @@ func (l *ExponentsLog) Write(es []Exponents) error {
 	return err
 }
 
-// Sync forces the file to disk.
-func (l *ExponentsLog) Sync() error { return l.f.Sync() }
-
-// Close closes the file.
-func (l *ExponentsLog) Close() error { return l.f.Close() }
-
 // ReadExponents reads an exponents.jsonl. A torn last line is left out, a file that
 // doesn't exist has no histograms.
 func ReadExponents(path string) ([]Exponents, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var out []Exponents
-	_, err = scanLines(path, f, parseExponents, func(e Exponents) bool { out = append(out, e); return true })
-	return out, err
+	return readLines(path, parseExponents)
 }
 
 func parseExponents(line []byte) (Exponents, error) {

@@ -23,9 +23,18 @@ type Record struct {
 // Log appends records to metrics.jsonl. A record is one write, so that a kill
 // tears at most the last line, which the next OpenLog removes.
 type Log struct {
-	f    *os.File
+	lineFile
 	line []byte
 }
+
+// lineFile is a file that lines are appended to.
+type lineFile struct{ f *os.File }
+
+// Sync forces the file to disk; trainers call it before they commit a snapshot.
+func (l *lineFile) Sync() error { return l.f.Sync() }
+
+// Close closes the file.
+func (l *lineFile) Close() error { return l.f.Close() }
 
 // OpenLog opens or creates a log for a run that goes on after resumeStep: records
 // of later steps are cut off. resumeStep -1 begins an empty log.
@@ -34,7 +43,7 @@ func OpenLog(path string, resumeStep int64) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Log{f: f}, nil
+	return &Log{lineFile: lineFile{f}}, nil
 }
 
 // openLines opens or creates a file of lines that belong to steps, cut off after
@@ -99,15 +108,14 @@ func appendNumber(b []byte, v float64) []byte {
 	return strconv.AppendFloat(b, v, 'f', -1, 64)
 }
 
-// Sync forces the log to disk; trainers call it before they commit a snapshot.
-func (l *Log) Sync() error { return l.f.Sync() }
-
-// Close closes the log.
-func (l *Log) Close() error { return l.f.Close() }
-
 // ReadLog reads a metrics.jsonl. A torn last line is left out, a file that
 // doesn't exist has no records.
 func ReadLog(path string) ([]Record, error) {
+	return readLines(path, parseRecord)
+}
+
+// readLines is what the lines of a file say; a torn last line is left out.
+func readLines[T any](path string, parse func([]byte) (T, error)) ([]T, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -116,8 +124,8 @@ func ReadLog(path string) ([]Record, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var out []Record
-	_, err = scanLines(path, f, parseRecord, func(r Record) bool { out = append(out, r); return true })
+	var out []T
+	_, err = scanLines(path, f, parse, func(x T) bool { out = append(out, x); return true })
 	return out, err
 }
 

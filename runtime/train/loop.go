@@ -487,7 +487,9 @@ func (r *running) run(done int64, values map[string]float64) error {
 			return err
 		}
 	}
-	return r.exponents.Write(found)
+	err := r.exponents.Write(found)
+	r.Profile.Mark("an update for exponents of gradients")
+	return err
 }
 
 // validate adds the means of eval's scalars over the validation batches, under

@@ -149,18 +149,7 @@ func (c *emulated) Prepare(e *exec.Entry, buffers []uint64) (exec.Call, error) {
 	}
 	l := simt.Launch{Entry: e.Name, Grid: e.Grid, Block: [3]int{e.Block, 1, 1}, Shared: e.Shared, Cluster: [3]int{max(1, e.Cluster), 1, 1}}
 	for _, m := range e.Maps {
-		d, err := simt.TypeOf(string(m.DType))
-		if err != nil {
-			return nil, err
-		}
-		t := simt.TensorMap{Addr: buffers[m.Arg] + uint64(m.Offset), DType: d, Swizzle: m.Swizzle}
-		for i, d := range m.Dims {
-			t.Dims, t.Box = append(t.Dims, uint64(d)), append(t.Box, uint32(m.Box[i]))
-		}
-		for _, s := range m.Strides {
-			t.Strides = append(t.Strides, uint64(s))
-		}
-		code, err := simt.EncodeTensorMap(t)
+		code, err := simt.MapOf(buffers[m.Arg]+uint64(m.Offset), string(m.DType), m.Dims, m.Strides, m.Box, m.Swizzle)
 		if err != nil {
 			return nil, err
 		}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/runtime/bench"
 	"github.com/gouache-ml/gouache/runtime/metrics"
 )
@@ -31,19 +31,14 @@ type options struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintf(os.Stderr, "peers: %v\n", err)
-		os.Exit(1)
-	}
+	driver.Command("peers", func(ctx context.Context, args []string, out io.Writer) error { return run(ctx, args, out, os.Stderr) })
 }
 
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	var o options
 	var only string
 	f := flag.NewFlagSet("peers", flag.ContinueOnError)
-	f.SetOutput(log)
+	f.SetOutput(io.Discard) // an error is one line
 	f.StringVar(&o.ours, "ours", "bin/peers", "`command` of the system peers")
 	f.StringVar(&o.emoji, "emoji", "bin/emoji", "`command` of the system emoji")
 	f.StringVar(&o.kbench, "kbench", "bin/kbench", "`command` that measures the peaks")
@@ -56,10 +51,15 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	f.IntVar(&o.rounds, "rounds", 3, "turns of each side")
 	f.IntVar(&o.steps, "steps", 5, "timed steps of each turn")
 	f.DurationVar(&o.quiet, "quiet", 10*time.Second, "longest wait, before each turn, for other processes to be quiet")
-	if err := f.Parse(args); err != nil {
-		return err
+	err := f.Parse(args)
+	switch {
+	case err == flag.ErrHelp:
+		f.SetOutput(log)
+		f.Usage()
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w; see -help", err)
 	}
-	var err error
 	if o.run, err = regexp.Compile(only); err != nil {
 		return fmt.Errorf("-run: %v", err)
 	}

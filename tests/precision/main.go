@@ -9,11 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/runtime/metrics"
 )
 
@@ -41,16 +41,14 @@ type study struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintf(os.Stderr, "precision: %v\n", err)
-		os.Exit(1)
-	}
+	driver.Command("precision", func(ctx context.Context, args []string, out io.Writer) error { return run(ctx, args, out, os.Stderr) })
 }
 
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	s, err := parse(args, log)
+	if err == flag.ErrHelp {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -64,13 +62,18 @@ func parse(args []string, log io.Writer) (*study, error) {
 	s := &study{log: log}
 	var only, seeds string
 	f := flag.NewFlagSet("precision", flag.ContinueOnError)
-	f.SetOutput(log)
+	f.SetOutput(io.Discard) // an error is one line
 	f.StringVar(&s.system, "system", "deep", "`system` to train")
 	f.StringVar(&s.out, "out", "", "`folder` of the study (default out/precision/SYSTEM)")
 	f.StringVar(&only, "run", "fp32,none,loss,resblock", "`ways` to store it, of "+wayNames())
 	f.StringVar(&seeds, "seeds", "1", "`seeds` of the transformer's weights and data, with commas between them")
-	if err := f.Parse(args); err != nil {
+	switch err := f.Parse(args); {
+	case err == flag.ErrHelp:
+		f.SetOutput(log)
+		f.Usage()
 		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w; see -help", err)
 	}
 	s.settings = f.Args()
 	for _, x := range s.settings {

@@ -175,7 +175,7 @@ func (s *study) underflow(all []trained) metrics.Table {
 		if len(steps) > 3 && steps[0] == 1 {
 			steps = steps[1:] // unembeddings begin as zeros, and so do gradients
 		}
-		for _, step := range []int64{steps[0], steps[len(steps)/2], steps[len(steps)-1]} {
+		for _, step := range slices.Compact([]int64{steps[0], steps[len(steps)/2], steps[len(steps)-1]}) {
 			hs := t.histograms(step)
 			var zero, weak, n, worst float64
 			name := ""

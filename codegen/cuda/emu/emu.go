@@ -80,37 +80,32 @@ func (k *Kernel) RunBytes(o simt.Options, data [][]byte) (simt.Stats, error) {
 
 // launch runs the entries of k on buffers at the given addresses.
 func (k *Kernel) launch(mach *simt.Machine, addr func(buf int) uint64) error {
-	for _, en := range k.Entries {
-		var params []any
-		for _, m := range en.Maps {
-			d, err := simt.TypeOf(m.DType.String())
-			if err != nil {
-				return fmt.Errorf("kernel %s: %w", k.K.Name, err)
-			}
-			tm := simt.TensorMap{Addr: addr(m.Arg) + uint64(m.Offset), DType: d, Swizzle: m.Swizzle}
-			for i, d := range m.Dims {
-				tm.Dims = append(tm.Dims, uint64(d))
-				tm.Box = append(tm.Box, uint32(m.Box[i]))
-			}
-			for _, s := range m.Strides {
-				tm.Strides = append(tm.Strides, uint64(s))
-			}
-			code, err := simt.EncodeTensorMap(tm)
-			if err != nil {
-				return fmt.Errorf("kernel %s: tensor map of buffer %d: %w", k.K.Name, m.Arg, err)
-			}
-			params = append(params, code)
+	for i := range k.Entries {
+		l, err := Launch(&k.Entries[i], addr)
+		if err == nil {
+			err = mach.Launch(k.module, l)
 		}
-		for _, i := range en.Args {
-			params = append(params, addr(i))
-		}
-		err := mach.Launch(k.module, simt.Launch{Entry: en.Name, Grid: en.Grid, Block: [3]int{en.Block, 1, 1}, Shared: en.Shared,
-			Cluster: [3]int{max(1, en.Cluster), 1, 1}, Params: params})
 		if err != nil {
 			return fmt.Errorf("kernel %s: %w", k.K.Name, err)
 		}
 	}
 	return nil
+}
+
+// Launch is a launch of an entry on buffers at the given addresses.
+func Launch(e *cuda.Entry, addr func(buf int) uint64) (simt.Launch, error) {
+	l := simt.Launch{Entry: e.Name, Grid: e.Grid, Block: [3]int{e.Block, 1, 1}, Shared: e.Shared, Cluster: [3]int{max(1, e.Cluster), 1, 1}}
+	for _, m := range e.Maps {
+		code, err := simt.MapOf(addr(m.Arg)+uint64(m.Offset), m.DType.String(), m.Dims, m.Strides, m.Box, m.Swizzle)
+		if err != nil {
+			return l, fmt.Errorf("tensor map of buffer %d: %w", m.Arg, err)
+		}
+		l.Params = append(l.Params, code)
+	}
+	for _, i := range e.Args {
+		l.Params = append(l.Params, addr(i))
+	}
+	return l, nil
 }
 
 // Encode stores x as elements of type d.

@@ -273,7 +273,7 @@ func ampereProduct(m *build.Module, name string, n, k int) {
 // Kernels with wgmma keep their accumulators in place: ptxas neither spills nor
 // serialises, within the registers that their authors plan with.
 func TestKernelsAssemble(t *testing.T) {
-	p := tool(t)
+	p := ptxas.Need(t)
 	for _, c := range []struct {
 		name  string
 		arch  string
@@ -297,7 +297,7 @@ func TestKernelsAssemble(t *testing.T) {
 
 // The check would find it: one addition to an accumulator serialises.
 func TestSerialisationIsFound(t *testing.T) {
-	p := tool(t)
+	p := ptxas.Need(t)
 	m := build.NewModule()
 	tile(m)
 	text, err := Print(m, Arch{Name: "sm_90a"})

@@ -116,21 +116,12 @@ func number(name string, k int) int {
 	return 16
 }
 
-func tool(t *testing.T) *ptxas.Tool {
-	t.Helper()
-	p, err := ptxas.Find()
-	if err != nil {
-		t.Skipf("SKIPPED, NOTHING ASSEMBLED: %v; it is NVIDIA's and not free software, so no script installs it unasked", err)
-	}
-	return p
-}
-
 var targets = []Arch{{"sm_70", "6.4"}, {"sm_75", ""}, {"sm_80", "7.0"}, {"sm_89", ""}, {"sm_90", ""}, {"sm_90a", "8.0"}}
 
 // Each operation assembles for the oldest target that Print allows and for
 // later ones, in the version of PTX that Print chose.
 func TestOperationsAssemble(t *testing.T) {
-	p := tool(t)
+	p := ptxas.Need(t)
 	names := operations(t)
 	for _, a := range targets {
 		t.Run(a.Name, func(t *testing.T) {
@@ -172,7 +163,7 @@ func TestOperationsAssemble(t *testing.T) {
 
 // Every operation on numbers assembles for every target, within one module.
 func TestArithmeticAssembles(t *testing.T) {
-	p := tool(t)
+	p := ptxas.Need(t)
 	for _, a := range []Arch{{"sm_70", "6.4"}, {"sm_80", "7.0"}, {"sm_90a", "8.0"}} {
 		t.Run(a.Name, func(t *testing.T) {
 			t.Parallel()
@@ -191,7 +182,7 @@ func TestArithmeticAssembles(t *testing.T) {
 
 // Whole programs do.
 func TestProgramsAssemble(t *testing.T) {
-	p := tool(t)
+	p := ptxas.Need(t)
 	for _, a := range []Arch{{"sm_80", ""}, {"sm_90a", ""}} {
 		m := build.NewModule()
 		for _, q := range programs() {

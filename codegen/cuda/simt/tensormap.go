@@ -42,6 +42,23 @@ type TensorMap struct {
 
 var mapMagic = [8]byte{'t', 'e', 'n', 's', 'o', 'r', 0, 1}
 
+// MapOf encodes the tensor map that the compiler describes in these terms; dtype is
+// as TypeOf has it.
+func MapOf[S ~int | ~int64](addr uint64, dtype string, dims []int, strides []S, box []int, swizzle int) ([128]byte, error) {
+	d, err := TypeOf(dtype)
+	if err != nil {
+		return [128]byte{}, err
+	}
+	t := TensorMap{Addr: addr, DType: d, Swizzle: swizzle}
+	for i, n := range dims {
+		t.Dims, t.Box = append(t.Dims, uint64(n)), append(t.Box, uint32(box[i]))
+	}
+	for _, s := range strides {
+		t.Strides = append(t.Strides, uint64(s))
+	}
+	return EncodeTensorMap(t)
+}
+
 // EncodeTensorMap packs a tensor map into the bytes that a kernel gets. They mean
 // something to the emulator only. What the driver would refuse is an error.
 func EncodeTensorMap(t TensorMap) ([128]byte, error) {

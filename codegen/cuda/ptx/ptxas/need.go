@@ -1,0 +1,14 @@
+package ptxas
+
+import "testing"
+
+// Need is Find for a test, which it skips where there is none: that is all a test
+// can do about a program that no script may install unasked.
+func Need(t testing.TB) *Tool {
+	t.Helper()
+	p, err := Find()
+	if err != nil {
+		t.Skipf("SKIPPED, NOTHING ASSEMBLED: %v; it is NVIDIA's and not free software, so no script installs it unasked", err)
+	}
+	return p
+}
