@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -181,8 +183,36 @@ func timeAll(d *device.Device, targets []variant, x *subject, budget time.Durati
 	if err := d.Wait(); err != nil {
 		return err
 	}
-	for _, t := range targets {
-		r, err := timeOne(d, t, x, buffers, budget)
+	// Assembling takes longer than measuring: all at once.
+	loaded := make([][]exec.Call, len(targets))
+	codes := make([]exec.Code, len(targets))
+	defer func() {
+		for _, c := range codes {
+			if c != nil {
+				c.Close()
+			}
+		}
+	}()
+	errs := make([]error, len(targets))
+	var wg sync.WaitGroup
+	for i, t := range targets {
+		text, entries, err := cuda.Text(x.Kernel, t.Target, false)
+		if err != nil {
+			errs[i] = err
+			break
+		}
+		wg.Go(func() {
+			if codes[i], loaded[i], errs[i] = assemble(d, text, entries, buffers); errs[i] != nil {
+				errs[i] = fmt.Errorf("kernel %s for %s: %w", x.Name, t.name, errs[i])
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for i, t := range targets {
+		r, err := timeOne(d, t, x, loaded[i], budget)
 		if err != nil {
 			return err
 		}
@@ -193,26 +223,26 @@ func timeAll(d *device.Device, targets []variant, x *subject, budget time.Durati
 	return nil
 }
 
-// timeOne times runs of a kernel one after the other, over and over on the same
-// buffers, for about the budget.
-func timeOne(d *device.Device, target variant, x *subject, buffers []uint64, budget time.Duration) (*timed, error) {
-	text, entries, err := cuda.Text(x.Kernel, target.Target, false)
-	if err != nil {
-		return nil, err
-	}
+// assemble loads a kernel.
+func assemble(d *device.Device, text string, entries []cuda.Entry, buffers []uint64) (exec.Code, []exec.Call, error) {
 	code, err := d.Load([]string{text})
 	if err != nil {
-		return nil, fmt.Errorf("kernel %s: %w", x.Name, err)
+		return nil, nil, err
 	}
-	defer code.Close()
 	var calls []exec.Call
 	for _, e := range load.Entries(entries) {
 		call, err := code.Prepare(&e, buffers)
 		if err != nil {
-			return nil, err
+			return code, nil, err
 		}
 		calls = append(calls, call)
 	}
+	return code, calls, nil
+}
+
+// timeOne times runs of a kernel one after the other, over and over on the same
+// buffers, for about the budget.
+func timeOne(d *device.Device, target variant, x *subject, calls []exec.Call, budget time.Duration) (*timed, error) {
 	ends := make([]time.Duration, len(calls))
 	var all []float64
 	for start := time.Now(); len(all) < 5 || time.Since(start) < budget && len(all) < 1000; {
