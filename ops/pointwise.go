@@ -134,6 +134,30 @@ func (MulOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, error) {
 // Cheap is true.
 func (MulOp) Cheap() bool { return true }
 
+// Simplify finds tensors of ones, which gradients of sums begin with.
+func (MulOp) Simplify(in *ir.Instr) *ir.Value {
+	for i, a := range in.Args {
+		if ones(a) {
+			return in.Args[1-i]
+		}
+	}
+	return nil
+}
+
+// ones reports whether v is a constant 1, or views and casts of one.
+func ones(v *ir.Value) bool {
+	if v.Def == nil {
+		return false
+	}
+	switch op := v.Def.Op.(type) {
+	case ConstantOp:
+		return op.Value == 1
+	case CastOp, ReshapeOp, BroadcastToOp, TransposeOp:
+		return ones(v.Def.Args[0])
+	}
+	return false
+}
+
 // VJP is dy*b and dy*a.
 func (MulOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
 	if in.Args[0] == in.Args[1] {

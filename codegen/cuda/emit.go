@@ -32,6 +32,7 @@ type emitter struct {
 	vars  [][]Value // i32, by Var.ID, then point; one for all points alike
 	vals  [][]Value // by Node.ID, likewise
 	uses  []int     // by Node.ID
+	soft  []bool    // by Node.ID: exponentials, and 1 and more added to one (absorbed)
 
 	// live says which points exist: stores of others are left out. Their
 	// variables must be those of a point that exists. Nil: all.
@@ -72,7 +73,7 @@ func scalar(d ir.DType) types.Type {
 
 // newEmitter starts the body of k; the function's pointers are k's buffers.
 func newEmitter(f *build.Func, k *kern.Kernel) *emitter {
-	e := &emitter{Func: f, k: k, width: 1, vars: make([][]Value, k.NumVars), vals: make([][]Value, k.NumNodes), uses: make([]int, k.NumNodes)}
+	e := &emitter{Func: f, k: k, width: 1, vars: make([][]Value, k.NumVars), vals: make([][]Value, k.NumNodes), uses: make([]int, k.NumNodes), soft: absorbed(k)}
 	for i, b := range k.Bufs {
 		e.bases = append(e.bases, f.Pointer(i, storage(b.DType)))
 	}
@@ -661,6 +662,9 @@ func (e *emitter) eval(n *kern.Node, p int) (Value, error) {
 		}
 		return e.Select(e.Lt(arg(0), build.Int(0)), e.Sub(build.Int(0), arg(0)), arg(0)), nil
 	case kern.Exp:
+		if e.soft[n.ID] {
+			return e.FastEx2(e.FMul(arg(0), build.Float(math.Log2E))), nil
+		}
 		return e.exp(arg(0)), nil
 	case kern.Log:
 		return e.log(arg(0)), nil
@@ -684,7 +688,10 @@ func (e *emitter) eval(n *kern.Node, p int) (Value, error) {
 		}
 		return e.Mul(arg(0), arg(1)), nil
 	case kern.Div:
-		if float {
+		switch {
+		case float && e.soft[n.Args[1].ID]:
+			return e.FMul(arg(0), e.Rcp(arg(1))), nil
+		case float:
 			return e.FDiv(arg(0), arg(1)), nil
 		}
 		return e.SDiv(arg(0), arg(1)), nil

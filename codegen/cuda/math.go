@@ -6,6 +6,8 @@ import (
 	"github.com/llir/llvm/ir/enum"
 
 	"github.com/gouache-ml/gouache/codegen/cuda/build"
+	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
 )
 
 // The elementary functions. Processors compute them by the polynomials of
@@ -22,6 +24,41 @@ func (e *emitter) exp(a Value) Value {
 	// Where y is infinite or 0 there is nothing to correct (Inf*0 is NaN).
 	inside := e.And(e.FCompare(enum.FPredOLT, y, build.Float(math.Inf(1))), e.FCompare(enum.FPredOGT, a, build.Float(-103.97)))
 	return e.Select(inside, r, y)
+}
+
+// absorbed finds, by Node.ID, exponentials that only sums with 1 or more read, and these sums: the
+// logistic function and what is made of it. An error of e^a relative to itself is less of one
+// relative to 1+e^a, however far it grows with a (to 64 half ulps at 88), so one multiplication and
+// one instruction do; and 1+e^a, never 0, is divided by as multiplied by its reciprocal. These
+// follow the largest products of a transformer, where an instruction for each element counts.
+func absorbed(k *kern.Kernel) []bool {
+	soft := make([]bool, k.NumNodes)
+	sum := func(n *kern.Node) (exp *kern.Node) {
+		for i, a := range n.Args {
+			if n.Prim == kern.Add && n.Type == ir.F32 && a.Prim == kern.Const && a.F >= 1 && n.Args[1-i].Prim == kern.Exp {
+				exp = n.Args[1-i]
+			}
+		}
+		return exp
+	}
+	kern.Walk(k.Body, func(n *kern.Node) {
+		if x := sum(n); x != nil {
+			soft[x.ID] = true
+		}
+	})
+	kern.Walk(k.Body, func(n *kern.Node) {
+		n.EachRead(func(a *kern.Node) {
+			if a.Prim == kern.Exp && sum(n) != a {
+				soft[a.ID] = false
+			}
+		})
+	})
+	kern.Walk(k.Body, func(n *kern.Node) {
+		if x := sum(n); x != nil && soft[x.ID] {
+			soft[n.ID] = true
+		}
+	})
+	return soft
 }
 
 // log is the natural logarithm, within 1 ulp: as vmath.Log.

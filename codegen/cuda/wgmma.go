@@ -274,17 +274,24 @@ func (w *wgmma) cost(s Shape) float64 {
 // work is about the number of instructions for an element after the product.
 func (w *wgmma) work() int {
 	n := 0
+	soft := absorbed(w.p.kernel)
 	for _, x := range w.p.kernel.Body {
 		switch x.Prim {
 		case kern.Contract, kern.Const, kern.Pos:
 		case kern.Exp, kern.Log:
 			n += 14
+			if soft[x.ID] {
+				n -= 12
+			}
 		case kern.Tanh:
 			n += 17
 		case kern.Random:
 			n += 80
 		case kern.Div, kern.Sqrt:
-			n += 10
+			n += 8
+			if x.Prim == kern.Div && soft[x.Args[1].ID] {
+				n -= 6
+			}
 		case kern.Loop:
 			n += 1000
 		default:

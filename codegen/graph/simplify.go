@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"maps"
+
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ops"
 )
@@ -20,11 +22,12 @@ func Simplify(f *ir.Func) error {
 		if !ok {
 			continue
 		}
-		// A result keeps memory of its own, so inputs and globals stay copied.
-		if w := op.Simplify(in); w != nil && w.Def != nil {
+		if w := op.Simplify(in); w != nil {
 			subst[in.Results[0]] = w
 		}
 	}
+	// A result keeps memory of its own, so there inputs and globals stay copied.
+	maps.DeleteFunc(subst, func(_, w *ir.Value) bool { return w.Def == nil })
 	replace(f, subst)
 	return nil
 }

@@ -78,6 +78,7 @@ var asm = map[string][2]string{
 
 	"gpu.cvt.f16x2":  {"cvt.rn.f16x2.f32 $0, $1, $2;", "=r,f,f"},  // (high, low)
 	"gpu.cvt.bf16x2": {"cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f"}, // (high, low)
+	"gpu.div.full":   {"div.full.f32 $0, $1, $2;", "=f,f,f"},
 	"gpu.tanh":       {"tanh.approx.f32 $0, $1;", "=f,f"},
 
 	"gpu.mma.bf16": {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};", "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f"},

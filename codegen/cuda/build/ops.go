@@ -250,8 +250,9 @@ func (f *Func) FSub(a, b Value) Value { return f.at().NewFSub(a, b) }
 // FMul is a*b.
 func (f *Func) FMul(a, b Value) Value { return f.at().NewFMul(a, b) }
 
-// FDiv is a/b, rounded to nearest.
-func (f *Func) FDiv(a, b Value) Value { return f.at().NewFDiv(a, b) }
+// FDiv is a / b within 2 units in the last place, for all numbers. Rounding
+// correctly would take four times the instructions, and a branch.
+func (f *Func) FDiv(a, b Value) Value { return f.Call("gpu.div.full", F32, a, b) }
 
 // FNeg is -a.
 func (f *Func) FNeg(a Value) Value { return f.at().NewFNeg(a) }
@@ -262,8 +263,8 @@ func (f *Func) FMA(a, b, c Value) Value { return f.Call("llvm.fma.f32", F32, a, 
 // FAbs is the magnitude.
 func (f *Func) FAbs(a Value) Value { return f.Call("llvm.fabs.f32", F32, a) }
 
-// Sqrt is rounded to nearest.
-func (f *Func) Sqrt(a Value) Value { return f.Call("llvm.sqrt.f32", F32, a) }
+// Sqrt is the square root within a unit in the last place.
+func (f *Func) Sqrt(a Value) Value { return f.Call("llvm.nvvm.sqrt.approx.f", F32, a) }
 
 // Floor rounds down.
 func (f *Func) Floor(a Value) Value { return f.Call("llvm.floor.f32", F32, a) }

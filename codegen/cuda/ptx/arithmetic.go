@@ -124,7 +124,7 @@ func (s *selection) arithmetic(v, x, y value.Value, name string) {
 	switch t := x.Type(); {
 	case t.Equal(types.Float):
 		s.set(v, s.pure(float, name+".rn.f32 $0, $1, $2;", s.operand(x), s.operand(y)))
-	case isHalf(t) && name != "div":
+	case isHalf(t):
 		s.set(v, s.pure(short, name+".rn.f16 $0, $1, $2;", s.reg(x), s.reg(y)))
 	default:
 		s.fail("%s of %s: operations take scalars", name, t)

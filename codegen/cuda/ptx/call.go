@@ -20,7 +20,7 @@ var intrinsics = map[string]struct {
 }{
 	"llvm.fma.f32":                 {"fma.rn.f32 $0, $1, $2, $3;", "f", "fff", true},
 	"llvm.fabs.f32":                {"abs.f32 $0, $1;", "f", "f", true},
-	"llvm.sqrt.f32":                {"sqrt.rn.f32 $0, $1;", "f", "f", true},
+	"llvm.nvvm.sqrt.approx.f":      {"sqrt.approx.f32 $0, $1;", "f", "f", true},
 	"llvm.floor.f32":               {"cvt.rmi.f32.f32 $0, $1;", "f", "f", true},
 	"llvm.rint.f32":                {"cvt.rni.f32.f32 $0, $1;", "f", "f", true},
 	"llvm.maxnum.f32":              {"max.f32 $0, $1, $2;", "f", "ff", true},
@@ -162,7 +162,7 @@ func (s *selection) asm(i *ir.InstCall, name, text string, constraints []string,
 
 // pureOperations are those that any thread may do at any time, by prefix. What
 // lanes do together is not among them.
-var pureOperations = []string{"gpu.cvt.", "gpu.tanh", "gpu.popc", "gpu.cluster.rank"}
+var pureOperations = []string{"gpu.cvt.", "gpu.div.full", "gpu.tanh", "gpu.popc", "gpu.cluster.rank"}
 
 func isPure(name string) bool {
 	return slices.ContainsFunc(pureOperations, func(p string) bool { return strings.HasPrefix(name, p) })

@@ -267,7 +267,7 @@ func TestErrors(t *testing.T) {
 		{"carried", "sm_80", "internal: kernel k: a loop or branch gives float where it had i32", kernel(func(f *build.Func) {
 			f.For(build.Int(0), build.Int(2), build.Int(1), []build.Value{f.Thread()}, func(i build.Value, c []build.Value) []build.Value { return []build.Value{build.Float(0)} })
 		})},
-		{"function of an integer", "sm_80", "internal: kernel k: llvm.sqrt.f32: gives f and takes f, not f and r", kernel(func(f *build.Func) { f.Sqrt(f.Thread()) })},
+		{"function of an integer", "sm_80", "internal: kernel k: llvm.nvvm.sqrt.approx.f: gives f and takes f, not f and r", kernel(func(f *build.Func) { f.Sqrt(f.Thread()) })},
 		{"index", "sm_80", "internal: kernel k: index is i16, not i32 or i64", kernel(func(f *build.Func) { f.Load(f.At(f.Pointer(0, build.I32), f.Trunc(f.Thread(), build.I16))) })},
 		{"element", "sm_80", "internal: kernel k: element of a vector: the index is no constant below 2", kernel(func(f *build.Func) { f.Elem(vec(f), 2) })},
 		{"bits", "sm_80", "internal: kernel k: bits of float are not as many as those of i16", kernel(func(f *build.Func) { f.Bits(f.ToFloat(f.Thread()), build.I16) })},

@@ -399,8 +399,6 @@ func (s *selection) inst(in ir.Instruction) {
 		s.arithmetic(i, i.X, i.Y, "sub")
 	case *ir.InstFMul:
 		s.arithmetic(i, i.X, i.Y, "mul")
-	case *ir.InstFDiv:
-		s.arithmetic(i, i.X, i.Y, "div")
 	case *ir.InstFNeg:
 		switch t := i.X.Type(); {
 		case t.Equal(types.Float):
