@@ -200,7 +200,7 @@ func timeOne(d *device.Device, target variant, x *subject, buffers []uint64, bud
 	if err != nil {
 		return nil, err
 	}
-	code, err := d.Load([]string{text})
+	code, err := d.Load(target.Name, []exec.Part{{Text: text}})
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", x.Name, err)
 	}
