@@ -39,8 +39,9 @@ precision-study: tools
 	go run ./tests/precision $(STUDY)
 
 # What gpu-check runs; the programs need neither Go nor CUDA's tools, so they can be built elsewhere.
+# With PTXAS=PATH of NVIDIA's assembler they carry machine code and load at once.
 gpu-programs:
-	go generate -run 'system gpupeers ' ./models/systems
+	GOUACHE_PTXAS="$(or $(abspath $(PTXAS)),$$GOUACHE_PTXAS)" go generate -run 'system gpupeers ' ./models/systems
 	go build -o bin/gpupeers ./gen/gpupeers/trainer
 	go test -c -o bin/compiled.test ./tests/compiled
 	go test -c -o bin/parity.test ./tests/parity

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Usage: ptxas.sh DST. Puts NVIDIA's ptxas 12.4, and nvdisasm and cuobjdump, into the folder DST, for
-# the tests of generated kernels (export GOUACHE_PTXAS=DST/ptxas). They come from the non-free
+# the tests of generated kernels and gouachec (export GOUACHE_PTXAS=DST/ptxas). They come from the non-free
 # component of the Debian mirror that this system is configured with; nothing is installed, and the
 # system's package lists stay as they are. Ends with status 3 if they cannot be had here.
 # Their licence is NVIDIA's: never commit them.

@@ -202,7 +202,7 @@ func timeAll(d *device.Device, targets []variant, x *subject, budget time.Durati
 			break
 		}
 		wg.Go(func() {
-			if codes[i], loaded[i], errs[i] = assemble(d, text, entries, buffers); errs[i] != nil {
+			if codes[i], loaded[i], errs[i] = assemble(d, t.Name, text, entries, buffers); errs[i] != nil {
 				errs[i] = fmt.Errorf("kernel %s for %s: %w", x.Name, t.name, errs[i])
 			}
 		})
@@ -224,8 +224,8 @@ func timeAll(d *device.Device, targets []variant, x *subject, budget time.Durati
 }
 
 // assemble loads a kernel.
-func assemble(d *device.Device, text string, entries []cuda.Entry, buffers []uint64) (exec.Code, []exec.Call, error) {
-	code, err := d.Load([]string{text})
+func assemble(d *device.Device, target, text string, entries []cuda.Entry, buffers []uint64) (exec.Code, []exec.Call, error) {
+	code, err := d.Load(target, []exec.Part{{Text: text}})
 	if err != nil {
 		return nil, nil, err
 	}

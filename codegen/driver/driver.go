@@ -31,6 +31,7 @@ type flags struct {
 	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
 	Remat     string   `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
 	Budget    string   `help:"Memory for stored tensors and work of each model: gradients compute again what doesn't fit, at the least cost in time (default: all there is)." placeholder:"6GiB"`
+	Ptxas     string   `help:"NVIDIA's assembler, for GPUs: packages get machine code beside the PTX and load at once on GPUs of just the targets (default: none, their driver assembles the PTX)." env:"GOUACHE_PTXAS" placeholder:"PATH"`
 	Quiet     bool     `short:"q" help:"Print errors only."`
 }
 
@@ -88,7 +89,7 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	find, err := generatorFor(f.Target)
+	find, err := generatorFor(f.Target, f.Ptxas)
 	if err != nil {
 		return err
 	}
@@ -135,14 +136,21 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err := glue.Write(f.Output, files); err != nil {
 		return err
 	}
-	bytes, names := 0, []string{}
+	bytes, assembled, names := 0, 0, []string{}
 	for _, x := range o.Objects {
 		bytes += len(x.Code)
+		for _, b := range x.Binaries {
+			assembled += len(b)
+		}
 		names = append(names, x.Target)
 	}
 	sort.Strings(names)
-	fmt.Fprintf(w, "gouachec: %s: %d kernels for %s, %.1f MB, in %.1f s (planning %.1f s, %s %.1f s)\n",
-		s.Name, len(sys.Kernels), strings.Join(names, ", "), float64(bytes)/1e6, time.Since(start).Seconds(), planned.Seconds(), generator.tool, (time.Since(start) - planned).Seconds())
+	size := fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
+	if assembled > 0 {
+		size += fmt.Sprintf(" and %.1f MB assembled", float64(assembled)/1e6)
+	}
+	fmt.Fprintf(w, "gouachec: %s: %d kernels for %s, %s, in %.1f s (planning %.1f s, %s %.1f s)\n",
+		s.Name, len(sys.Kernels), strings.Join(names, ", "), size, time.Since(start).Seconds(), planned.Seconds(), generator.tool, (time.Since(start) - planned).Seconds())
 	return nil
 }
 

@@ -3,12 +3,15 @@ package driver
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/codegen/cuda"
+	"github.com/gouache-ml/gouache/codegen/cuda/ptx/ptxas"
 	"github.com/gouache-ml/gouache/codegen/glue"
 	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -22,8 +25,9 @@ type generator struct {
 }
 
 // generatorFor finds the generator for targets by name, all processors if there are none. What it
-// returns looks for the tools, which comes after all that may be wrong with the arguments.
-func generatorFor(names []string) (func() (*generator, error), error) {
+// returns looks for the tools, which comes after all that may be wrong with the arguments. ptxas is
+// the path of the assembler for GPUs, "" for none.
+func generatorFor(names []string, ptxas string) (func() (*generator, error), error) {
 	var processors []*build.Target
 	var gpus []*cuda.Target
 	for _, n := range names {
@@ -45,7 +49,7 @@ func generatorFor(names []string) (func() (*generator, error), error) {
 	case len(processors) > 0 && len(gpus) > 0:
 		return nil, fmt.Errorf("targets %s and %s are of a processor and of a GPU; compile them into folders of their own", processors[0].Name, gpus[0].Name)
 	case len(gpus) > 0:
-		return func() (*generator, error) { return forGPUs(gpus), nil }, nil
+		return func() (*generator, error) { return forGPUs(gpus, ptxas) }, nil
 	case len(processors) == 0:
 		processors = build.Targets()
 	}
@@ -71,9 +75,19 @@ func forProcessors(targets []*build.Target) (*generator, error) {
 	return &generator{cpu.Backend{}, "LLVM " + tools.Version, compile}, nil
 }
 
-// forGPUs needs no tools: the driver assembles the code where it runs.
-func forGPUs(targets []*cuda.Target) *generator {
-	compile := func(_ context.Context, kernels []*kern.Kernel) ([]glue.Object, error) {
+// forGPUs needs no tools: the driver assembles the code where it runs. With ptxas the result of
+// that comes along.
+func forGPUs(targets []*cuda.Target, assembler string) (*generator, error) {
+	var tool *ptxas.Tool
+	used := "PTX"
+	if assembler != "" {
+		var err error
+		if tool, err = ptxas.At(assembler); err != nil {
+			return nil, err
+		}
+		used = "PTX and ptxas"
+	}
+	compile := func(ctx context.Context, kernels []*kern.Kernel) ([]glue.Object, error) {
 		code, err := cuda.Compile(kernels, targets)
 		if err != nil {
 			return nil, err
@@ -84,6 +98,11 @@ func forGPUs(targets []*cuda.Target) *generator {
 			for _, text := range code.PTX[t.Name] {
 				o.Code = append(append(o.Code, text...), 0)
 			}
+			if tool != nil {
+				if o.Binaries, err = assemble(ctx, tool, t.Arch.Name, code.PTX[t.Name]); err != nil {
+					return nil, err
+				}
+			}
 			for name, es := range code.Entries[t.Name] {
 				for _, e := range es {
 					o.Entries[name] = append(o.Entries[name], entry(e))
@@ -93,7 +112,28 @@ func forGPUs(targets []*cuda.Target) *generator {
 		}
 		return out, nil
 	}
-	return &generator{cuda.Backend{}, "PTX", compile}
+	return &generator{cuda.Backend{}, used, compile}, nil
+}
+
+// assemble makes the binary of each text, several at a time.
+func assemble(ctx context.Context, tool *ptxas.Tool, arch string, texts []string) ([][]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	out := make([][]byte, len(texts))
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for i, text := range texts {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			var err error
+			if out[i], err = tool.Binary(ctx, text, arch); err != nil {
+				cancel(err) // the first one counts
+			}
+		})
+	}
+	wg.Wait()
+	return out, context.Cause(ctx)
 }
 
 func entry(e cuda.Entry) glue.Entry {

@@ -26,6 +26,9 @@ type Object struct {
 	Target  string // such as "x86-64-v3"
 	Code    []byte // shared object; of a device, texts with a zero byte after each
 	Scratch int    // bytes of scratch memory per worker
+	// Binaries are the texts of a device, each assembled for Target; none: the
+	// device assembles them.
+	Binaries [][]byte
 	// Device is the package below runtime/device that runs the code, "" for a processor.
 	Device string
 	// Entries are what a launch of a kernel runs on the device, by the kernel's name.
@@ -117,6 +120,9 @@ func (g *generator) collect() error {
 	for i, o := range g.opt.Objects {
 		if i > 0 && o.Target == g.opt.Objects[i-1].Target {
 			return fmt.Errorf("glue: %s: two objects for target %s", g.sys.Name, o.Target)
+		}
+		if n := bytes.Count(o.Code, []byte{0}); len(o.Binaries) > 0 && len(o.Binaries) != n {
+			return fmt.Errorf("internal: glue: %s: %d binaries of %d texts for target %s", g.sys.Name, len(o.Binaries), n, o.Target)
 		}
 		if o.Device != g.opt.Objects[0].Device {
 			return fmt.Errorf("glue: %s: targets %s and %s run on different devices; compile them into folders of their own", g.sys.Name, g.opt.Objects[0].Target, o.Target)
@@ -237,7 +243,7 @@ func (g *generator) kernelsFile() error {
 			c = c.Comment(oneLine(k.Source))
 		}
 		consts = append(consts, c)
-		rows = append(rows, fields("Name", lit(k.Name), "Args", lit(len(k.Bufs)), "Chunks", lit(k.Chunks), "FLOPs", lit(int(k.FLOPs)), "Writes", g.writes(k), "Changes", g.changes(k)))
+		rows = append(rows, fields("Name", lit(k.Name), "Args", lit(len(k.Bufs)), "Chunks", lit(k.Chunks), "FLOPs", lit(int(k.FLOPs)), "Writes", g.writes(k), "Changes", g.onDevice(k.Changes()), "Sizes", g.onDevice(k.Sizes())))
 	}
 	if len(consts) > 0 {
 		f.Comment("Numbers of the kernels.")
@@ -247,20 +253,29 @@ func (g *generator) kernelsFile() error {
 
 	rows = nil
 	for _, o := range g.opt.Objects {
-		name, code, entries := "z_"+strings.Join(words(o.Target), "_")+".so", o.Code, any(nil)
-		if o.Device != "" {
-			name = strings.TrimSuffix(name, "so") + "ptx.gz"
-			var err error
-			if code, err = compress(code); err != nil {
+		name := "z_" + strings.Join(words(o.Target), "_")
+		if o.Device == "" {
+			rows = append(rows, fields("Target", lit(o.Target), "Code", g.embed(f, "object"+camel(o.Target), name+".so", o.Code), "Scratch", lit(o.Scratch)))
+			continue
+		}
+		code, err := compress(o.Code)
+		if err != nil {
+			return fmt.Errorf("glue: %s: %w", name, err)
+		}
+		entries := g.entries(f, o)
+		row := []any{"Target", lit(o.Target), "Device", lit(o.Device), "Code", g.embed(f, "object"+camel(o.Target), name+".ptx.gz", code), "Entries", entries}
+		if len(o.Binaries) > 0 {
+			all, err := compress(slices.Concat(o.Binaries...))
+			if err != nil {
 				return fmt.Errorf("glue: %s: %w", name, err)
 			}
-			entries = g.entries(f, o)
+			var lengths []int
+			for _, b := range o.Binaries {
+				lengths = append(lengths, len(b))
+			}
+			row = append(row, "Binaries", g.embed(f, "binaries"+camel(o.Target), name+".cubin.gz", all), "Lengths", ints(lengths))
 		}
-		g.files = append(g.files, File{name, code})
-		id := g.names.take("object" + camel(o.Target))
-		f.Line().Comment("//go:embed " + name)
-		f.Var().Id(id).Index().Byte()
-		rows = append(rows, fields("Target", lit(o.Target), "Device", lit(o.Device), "Code", jen.Id(id), "Scratch", lit(o.Scratch), "Entries", entries))
+		rows = append(rows, fields(row...))
 	}
 	if len(rows) > 0 {
 		f.Anon("embed")
@@ -270,6 +285,16 @@ func (g *generator) kernelsFile() error {
 	}
 	f.Line().Var().Id(g.names.take("objects")).Op("=").Index().Qual(execPath, "Object").Add(lines(rows))
 	return g.emit("z_kernels.go", f)
+}
+
+// embed adds a file and a variable with its contents, and returns the variable's
+// name, the one given if it is free.
+func (g *generator) embed(f *jen.File, id, file string, data []byte) jen.Code {
+	g.files = append(g.files, File{file, data})
+	id = g.names.take(id)
+	f.Line().Comment("//go:embed " + file)
+	f.Var().Id(id).Index().Byte()
+	return jen.Id(id)
 }
 
 // systemFile has Open.
@@ -353,19 +378,13 @@ func (g *generator) writes(k *kern.Kernel) any {
 	return jen.Index().Qual(execPath, "Written").Values(rows...)
 }
 
-// changes lists what a kernel may change, where memory is a device's: there it
-// decides what is copied.
-func (g *generator) changes(k *kern.Kernel) any {
+// onDevice is a list that only devices look at: what kernels touch decides there
+// what is copied and which launches wait for which.
+func (g *generator) onDevice(xs []int) any {
 	if g.device() == "" {
 		return nil
 	}
-	var changed []int
-	for i, b := range k.Bufs {
-		if b.Mode != kern.In {
-			changed = append(changed, i)
-		}
-	}
-	return ints(changed)
+	return ints(xs)
 }
 
 // entries writes a table of what kernels run on a device, and returns its name.
@@ -410,7 +429,7 @@ func ints[T int | int64](xs []T) any {
 	return jen.Index().Int().Values(items...)
 }
 
-// compress packs the texts of a device, the same way every time.
+// compress packs the code of a device, the same way every time.
 func compress(code []byte) ([]byte, error) {
 	var b bytes.Buffer
 	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)

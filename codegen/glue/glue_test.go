@@ -162,11 +162,11 @@ var fakeOptions = glue.Options{
 	Runner:     "github.com/gouache-ml/gouache/runtime/train",
 }
 
-// gpuOptions are for two GPUs, on which affine runs two entries.
+// gpuOptions are for two GPUs, on which affine runs two entries; for one of them the code is assembled.
 var gpuOptions = glue.Options{
 	ImportPath: "example.org/gen/line",
 	Objects: []glue.Object{
-		{Target: "sm_90a", Device: "cuda", Code: []byte("first\x00second\x00"), Entries: gpuEntries(384)},
+		{Target: "sm_90a", Device: "cuda", Code: []byte("first\x00second\x00"), Binaries: [][]byte{{1, 0, 2}, []byte("2nd")}, Entries: gpuEntries(384)},
 		{Target: "sm_80", Device: "cuda", Code: []byte("one\x00"), Entries: gpuEntries(128)},
 	},
 }
@@ -228,16 +228,19 @@ func TestGeneratingTwiceGivesTheSameBytes(t *testing.T) {
 
 func TestCodeForDevicesIsCompressed(t *testing.T) {
 	files := generate(t, lineSystem(t), gpuOptions)
-	i := slices.IndexFunc(files, func(f glue.File) bool { return f.Path == "z_sm_90a.ptx.gz" })
-	if i < 0 {
-		t.Fatalf("no file for sm_90a")
-	}
-	z, err := gzip.NewReader(bytes.NewReader(files[i].Data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := io.ReadAll(z); err != nil || string(got) != "first\x00second\x00" {
-		t.Errorf("it holds %q (%v)", got, err)
+	for name, want := range map[string]string{"z_sm_90a.ptx.gz": "first\x00second\x00", "z_sm_90a.cubin.gz": "\x01\x00\x022nd", "z_sm_80.ptx.gz": "one\x00"} {
+		i := slices.IndexFunc(files, func(f glue.File) bool { return f.Path == name })
+		if i < 0 {
+			t.Errorf("no file %s", name)
+			continue
+		}
+		z, err := gzip.NewReader(bytes.NewReader(files[i].Data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(z); err != nil || string(got) != want {
+			t.Errorf("%s holds %q (%v)", name, got, err)
+		}
 	}
 }
 
@@ -287,6 +290,9 @@ func TestBadPlansAreRefused(t *testing.T) {
 		"kernel tick has no entry for sm_80": func(_ *plan.System, o *glue.Options) {
 			o.Objects = []glue.Object{{Target: "sm_80", Device: "cuda", Entries: gpuEntries(1)}}
 			delete(o.Objects[0].Entries, "tick")
+		},
+		"1 binaries of 2 texts for target sm_80": func(_ *plan.System, o *glue.Options) {
+			o.Objects = []glue.Object{{Target: "sm_80", Device: "cuda", Code: []byte("a\x00b\x00"), Binaries: [][]byte{{1}}, Entries: gpuEntries(1)}}
 		},
 		"entry tick for sm_80 takes buffer 1 of kernel tick, which has 1": func(_ *plan.System, o *glue.Options) {
 			o.Objects = []glue.Object{{Target: "sm_80", Device: "cuda", Entries: gpuEntries(1)}}

@@ -35,3 +35,23 @@ func (k *Kernel) Written() []int {
 	}
 	return out
 }
+
+// Changes are the buffers of k that it may write.
+func (k *Kernel) Changes() []int {
+	var out []int
+	for i, b := range k.Bufs {
+		if b.Mode != In {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// Sizes are the bytes of each buffer of k that it may touch.
+func (k *Kernel) Sizes() []int {
+	out := make([]int, len(k.Bufs))
+	for i, b := range k.Bufs {
+		out[i] = b.Len * b.DType.Size()
+	}
+	return out
+}

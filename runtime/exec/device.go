@@ -23,8 +23,8 @@ type Device interface {
 	Best(targets []string) (string, error)
 	// Memory is how many bytes it has.
 	Memory() int64
-	// Load takes the texts of an Object.
-	Load(texts []string) (Code, error)
+	// Load takes the code of an Object for target.
+	Load(target string, parts []Part) (Code, error)
 	// Alloc takes memory, zeroed if asked for; its address is a multiple of 256.
 	Alloc(bytes int64, zeroed bool) (addr uint64, err error)
 	Free(addr uint64) error
@@ -35,13 +35,21 @@ type Device interface {
 	Download(to []byte, from uint64) error
 	// Run starts calls one by one.
 	Run(calls []Call) error
-	// Record makes one piece of calls, which starts faster.
-	Record(calls []Call) (Recording, error)
+	// Record makes one piece of calls, which starts faster. after[i] are the calls before call i
+	// that must be over when it starts; it may run beside others. If after is nil, each call starts
+	// when the one before it is over.
+	Record(calls []Call, after [][]int) (Recording, error)
 	// Time runs calls and waits; ends[i] becomes the time from the start of the first call to the
 	// end of call i.
 	Time(calls []Call, ends []time.Duration) error
 	Wait() error
 	Close() error
+}
+
+// Part is a piece of an Object's code that is loaded on its own.
+type Part struct {
+	Text   string
+	Binary []byte // what Text becomes for the object's target; nil if that is left to the device
 }
 
 // Code is an Object that is loaded onto a Device.
@@ -88,7 +96,8 @@ func openDevice(kind string) (Device, error) {
 type launching string
 
 const (
-	launchGraph  launching = "graph"  // recorded once, then replayed
+	launchGraph  launching = "graph"  // recorded once, then replayed; each waits for those alone whose memory it needs
+	launchChain  launching = "chain"  // recorded and replayed, one after the other
 	launchSingle launching = "single" // one by one
 	launchWait   launching = "wait"   // one by one, each after the end of the other, to find one that fails
 )
@@ -97,10 +106,10 @@ func howToLaunch() (launching, error) {
 	switch l := launching(os.Getenv("GOUACHE_LAUNCH")); l {
 	case "":
 		return launchGraph, nil
-	case launchGraph, launchSingle, launchWait:
+	case launchGraph, launchChain, launchSingle, launchWait:
 		return l, nil
 	default:
-		return "", fmt.Errorf("exec: GOUACHE_LAUNCH=%q is not known; set %s, %s or %s", string(l), launchGraph, launchSingle, launchWait)
+		return "", fmt.Errorf("exec: GOUACHE_LAUNCH=%q is not known; set %s, %s, %s or %s", string(l), launchGraph, launchChain, launchSingle, launchWait)
 	}
 }
 
@@ -136,9 +145,9 @@ func (s *System) load(objects []Object, target string) (err error) {
 	if err := s.checkEntries(); err != nil {
 		return fmt.Errorf("%s: internal: kernels for %s: %w; regenerate the package", s.spec.Name, s.target, err)
 	}
-	texts, err := objects[i].texts()
+	parts, err := objects[i].parts()
 	if err == nil {
-		s.code, err = s.device.Load(texts)
+		s.code, err = s.device.Load(s.target, parts)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: kernels for %s: %w", s.spec.Name, s.target, err)
@@ -165,6 +174,12 @@ func (s *System) checkEntries() error {
 		return fmt.Errorf("there are entries of %d kernels, and %d kernels", len(s.entries), len(s.spec.Kernels))
 	}
 	for i, k := range s.spec.Kernels {
+		if k.Sizes != nil && len(k.Sizes) != k.Args {
+			return fmt.Errorf("kernel %s: sizes of %d buffers, it has %d", k.Name, len(k.Sizes), k.Args)
+		}
+		if len(s.entries[i]) == 0 {
+			return fmt.Errorf("kernel %s has no entry", k.Name)
+		}
 		inside := func(arg int) bool { return arg >= 0 && arg < k.Args }
 		for _, e := range s.entries[i] {
 			for _, m := range e.Maps {
@@ -182,23 +197,49 @@ func (s *System) checkEntries() error {
 	return nil
 }
 
-// texts are the parts of the code of an object for a device.
-func (o *Object) texts() ([]string, error) {
-	code := o.Code
-	if bytes.HasPrefix(code, []byte{0x1f, 0x8b}) {
-		r, err := gzip.NewReader(bytes.NewReader(code))
-		if err == nil {
-			code, err = io.ReadAll(r)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("damaged: %w; regenerate the package", err)
-		}
+// parts are the pieces of the code of an object for a device.
+func (o *Object) parts() ([]Part, error) {
+	code, err := unpacked(o.Code)
+	if err != nil {
+		return nil, err
 	}
-	var texts []string
+	binaries, err := unpacked(o.Binaries)
+	if err != nil {
+		return nil, err
+	}
+	var parts []Part
 	for t := range strings.SplitSeq(string(code), "\x00") {
 		if t != "" {
-			texts = append(texts, t)
+			parts = append(parts, Part{Text: t})
 		}
 	}
-	return texts, nil
+	if len(o.Lengths) == 0 {
+		return parts, nil
+	}
+	total := 0
+	for _, n := range o.Lengths {
+		total += n
+	}
+	if len(o.Lengths) != len(parts) || total != len(binaries) || slices.Min(o.Lengths) <= 0 {
+		return nil, fmt.Errorf("damaged: %d texts, and binaries of %d bytes in %d; regenerate the package", len(parts), o.Lengths, len(binaries))
+	}
+	for i, n := range o.Lengths {
+		parts[i].Binary, binaries = binaries[:n:n], binaries[n:]
+	}
+	return parts, nil
+}
+
+// unpacked is data without its compression, if it has one.
+func unpacked(data []byte) ([]byte, error) {
+	if !bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+		return data, nil
+	}
+	r, err := gzip.NewReader(bytes.NewReader(data))
+	if err == nil {
+		data, err = io.ReadAll(r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("damaged: %w; regenerate the package", err)
+	}
+	return data, nil
 }

@@ -20,7 +20,9 @@ type fakeDevice struct {
 	next    uint64
 	pinned  map[*byte]int
 	queue   []func() error
-	texts   []string
+	target  string
+	parts   []Part
+	after   [][]int // of the last recording
 	closed  bool
 	bytes   int64
 	fail    string // what fails: alloc, or the name of an entry
@@ -54,8 +56,8 @@ func (d *fakeDevice) Best(targets []string) (string, error) {
 
 func (d *fakeDevice) Memory() int64 { return d.bytes }
 
-func (d *fakeDevice) Load(texts []string) (Code, error) {
-	d.texts = texts
+func (d *fakeDevice) Load(target string, parts []Part) (Code, error) {
+	d.target, d.parts = target, parts
 	d.loaded++
 	return d, nil
 }
@@ -219,8 +221,9 @@ type fakeRecording struct {
 	calls []Call
 }
 
-func (d *fakeDevice) Record(calls []Call) (Recording, error) {
+func (d *fakeDevice) Record(calls []Call, after [][]int) (Recording, error) {
 	d.records++
+	d.after = after
 	return &fakeRecording{d, slices.Clone(calls)}, nil
 }
 
@@ -275,9 +278,9 @@ func farSpec(t *testing.T) *Spec {
 	return &Spec{
 		Name: "far",
 		Kernels: []Kernel{
-			{Name: "axpy", Args: 3, Chunks: 1, FLOPs: 2 * farElems, Writes: written(2), Changes: []int{2}},
-			{Name: "square", Args: 2, Chunks: 1, FLOPs: farElems, Writes: written(1), Changes: []int{1}},
-			{Name: "tick", Args: 2, Chunks: 1, Changes: []int{0}},
+			{Name: "axpy", Args: 3, Chunks: 1, FLOPs: 2 * farElems, Writes: written(2), Changes: []int{2}, Sizes: []int{farBytes, farBytes, farBytes}},
+			{Name: "square", Args: 2, Chunks: 1, FLOPs: farElems, Writes: written(1), Changes: []int{1}, Sizes: []int{farBytes, farBytes}},
+			{Name: "tick", Args: 2, Chunks: 1, Changes: []int{0}, Sizes: []int{4, 4}},
 			{Name: "log", Args: 2, Chunks: 1, Writes: written(1)}, // changes any
 		},
 		Objects: []Object{{Target: "sm_80", Device: "fake", Code: code.Bytes(), Entries: [][]Entry{
@@ -401,8 +404,8 @@ func TestDeviceComputesOutputsFromInputsAndState(t *testing.T) {
 	if s := m.sys; s.Target() != "sm_80" || s.Device() != "Fake 9000" {
 		t.Errorf("runs %s on %q", s.Target(), s.Device())
 	}
-	if !slices.Equal(d.texts, []string{"first text", "second text"}) {
-		t.Errorf("the code is %q", d.texts)
+	if len(d.parts) != 2 || d.parts[0].Text != "first text" || d.parts[1].Text != "second text" || d.parts[0].Binary != nil || d.target != "sm_80" {
+		t.Errorf("the code for %s is %q", d.target, d.parts)
 	}
 	p := program(t, m, "forward")
 	y := output(t, p, "y") // held over all runs
@@ -548,6 +551,33 @@ func TestNeighboursAreOneCopy(t *testing.T) {
 	}
 }
 
+func TestBinariesComeWithTheirTexts(t *testing.T) {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write([]byte("1\x00code2")); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, binaries := range [][]byte{packed.Bytes(), []byte("1\x00code2")} {
+		d := newFake()
+		d.use()
+		spec := farSpec(t)
+		spec.Objects[0].Binaries, spec.Objects[0].Lengths = binaries, []int{3, 4}
+		s, err := Open(spec, Options{Threads: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(d.parts) != 2 || d.parts[1].Text != "second text" || string(d.parts[0].Binary) != "1\x00c" || string(d.parts[1].Binary) != "ode2" {
+			t.Errorf("the code is %q", d.parts)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestProgramsAreRecordedOnceAndReplayed(t *testing.T) {
 	d, m := far(t, Options{})
 	p, none := program(t, m, "forward"), program(t, m, "nothing")
@@ -581,7 +611,7 @@ func TestLaunchesCanBeSingle(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	t.Setenv("GOUACHE_LAUNCH", "often")
-	if _, err := Open(farSpec(t), Options{}); err == nil || err.Error() != `exec: GOUACHE_LAUNCH="often" is not known; set graph, single or wait` {
+	if _, err := Open(farSpec(t), Options{}); err == nil || err.Error() != `exec: GOUACHE_LAUNCH="often" is not known; set graph, chain, single or wait` {
 		t.Errorf("got %v", err)
 	}
 }
@@ -767,6 +797,17 @@ func TestDevicesThatAreMissingAreErrors(t *testing.T) {
 		"far: internal: kernels for sm_80: kernel tick: entry tick takes buffer 2 of 2; regenerate the package":     func(s *Spec) { s.Objects[0].Entries[2][0].Args[1] = 2 },
 		"far: internal: kernels for sm_80: kernel axpy: entry times maps buffer -1 of 3; regenerate the package":    func(s *Spec) { s.Objects[0].Entries[0][0].Maps[0].Arg = -1 },
 		"far: kernels for sm_80: damaged: unexpected EOF; regenerate the package":                                   func(s *Spec) { s.Objects[0].Code = s.Objects[0].Code[:20] },
+		"far: internal: kernels for sm_80: kernel tick: sizes of 1 buffers, it has 2; regenerate the package":       func(s *Spec) { s.Kernels[2].Sizes = []int{4} },
+		"far: internal: kernels for sm_80: kernel log has no entry; regenerate the package":                         func(s *Spec) { s.Objects[0].Entries[3] = nil },
+		"far: kernels for sm_80: damaged: 2 texts, and binaries of [4] bytes in 4; regenerate the package": func(s *Spec) {
+			s.Objects[0].Binaries, s.Objects[0].Lengths = []byte("code"), []int{4}
+		},
+		"far: kernels for sm_80: damaged: 2 texts, and binaries of [2 3] bytes in 4; regenerate the package": func(s *Spec) {
+			s.Objects[0].Binaries, s.Objects[0].Lengths = []byte("code"), []int{2, 3}
+		},
+		"far: kernels for sm_80: damaged: 2 texts, and binaries of [5 -1] bytes in 4; regenerate the package": func(s *Spec) {
+			s.Objects[0].Binaries, s.Objects[0].Lengths = []byte("code"), []int{5, -1}
+		},
 	} {
 		newFake().use()
 		s := farSpec(t)

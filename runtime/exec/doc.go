@@ -25,8 +25,9 @@
 // F32, Globals, Select, a method of Tensor), to the device when a program that uses it runs. So a view
 // of a stored tensor is of the moment it was asked for: ask again after a run. Inputs and outputs
 // are copied by every run, and views of them stay good. A run's launches are recorded once and
-// replayed as one; GOUACHE_LAUNCH=single starts them one by one, and wait waits for each, which
-// tells the launch that fails.
+// replayed as one, each behind the launches whose memory it needs, read or written, and beside the
+// others. GOUACHE_LAUNCH=chain keeps their order, single starts them one by one, and wait waits for
+// each, which tells the launch that fails.
 //
 // The package knows no training loop, no data and no file formats (see runtime/train,
 // runtime/feed, runtime/snapshot), and it imports no part of the compiler. Start at Open.

@@ -286,7 +286,7 @@ func newRemoteProgram(p *Program) (*remoteProgram, error) {
 			if err := p.inside(a, 0); err != nil {
 				return d, fmt.Errorf("%s: internal: launch %d of %s: %w; regenerate the package", m.Name(), s.launch, p.spec.Name, err)
 			}
-			touch(a, k.Changes == nil || slices.Contains(k.Changes, i))
+			touch(a, k.changes(i))
 		}
 	}
 	for _, a := range d.inputs {
@@ -368,14 +368,16 @@ func (p *Program) blame(s step, err error) error {
 	return fmt.Errorf("launch %d, %s: %s (%s) %s: %w", s.launch, p.model.sys.spec.Kernels[s.kernel].Name, l.Values, orDash(l.Block), l.Pos, err)
 }
 
-// callsOf are the calls of step i.
-func (d *remoteProgram) callsOf(i int) []Call {
-	from := 0
-	if i > 0 {
-		from = d.ends[i-1]
+// first is the number of the first call of step i.
+func (d *remoteProgram) first(i int) int {
+	if i == 0 {
+		return 0
 	}
-	return d.calls[from:d.ends[i]]
+	return d.ends[i-1]
 }
+
+// callsOf are the calls of step i.
+func (d *remoteProgram) callsOf(i int) []Call { return d.calls[d.first(i):d.ends[i]] }
 
 // away runs the program on the device; start starts its kernels. An error stays with the model:
 // whoever looks at its results gets it.
@@ -435,8 +437,12 @@ func (p *Program) start() error {
 		return nil
 	}
 	if d.recording == nil {
+		var after [][]int
+		if p.model.sys.launching == launchGraph {
+			after = p.dependencies()
+		}
 		var err error
-		if d.recording, err = dev.Record(d.calls); err != nil {
+		if d.recording, err = dev.Record(d.calls, after); err != nil {
 			return err
 		}
 	}

@@ -1,5 +1,7 @@
 package exec
 
+import "slices"
+
 // Spec is what a generated package says about its system. Only generated code writes one.
 type Spec struct {
 	Name    string
@@ -13,8 +15,13 @@ type Object struct {
 	Target string // as in cpu.Targets, or as the device calls it
 	// Code is a shared object; for a device texts with a zero byte after each, all of it
 	// compressed by gzip or not.
-	Code    []byte
-	Scratch int // bytes of scratch memory each worker needs
+	Code []byte
+	// Binaries are what the texts of a device become when they are assembled for Target, one after
+	// the other, compressed or not; Lengths are the bytes of each. Without them the device
+	// assembles the texts when it loads them.
+	Binaries []byte
+	Lengths  []int
+	Scratch  int // bytes of scratch memory each worker needs
 	// Device is the kind of device that runs the code, as in RegisterDevice; "" is this
 	// processor.
 	Device  string
@@ -53,10 +60,16 @@ type Kernel struct {
 	Chunks int    // units of work; fixed by the plan, so that no result depends on the threads
 	FLOPs  int64
 	Writes []Written // for Program.Trace; may be empty
-	// Changes lists the buffers that it may write, so that nothing else is copied from a device;
-	// nil: it may write all.
+	// Changes lists the buffers that it may write: on a device nothing else is copied back, and
+	// launches wait for nothing else; nil: it may write all.
 	Changes []int
+	// Sizes are the bytes of each buffer, so that launches on a device wait for those alone whose
+	// memory they touch; nil: each of its launches waits for all before it, and all after wait for it.
+	Sizes []int
 }
+
+// changes tells whether it may write buffer arg.
+func (k *Kernel) changes(arg int) bool { return k.Changes == nil || slices.Contains(k.Changes, arg) }
 
 // Written is a floating-point buffer that a kernel writes every element of.
 type Written struct {

@@ -2,6 +2,7 @@ package compiled
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"time"
@@ -87,10 +88,10 @@ func (*emulator) Best(targets []string) (string, error) { return targets[0], nil
 
 func (*emulator) Memory() int64 { return 1 << 40 }
 
-func (d *emulator) Load(texts []string) (exec.Code, error) {
+func (d *emulator) Load(_ string, parts []exec.Part) (exec.Code, error) {
 	c := &emulated{d, map[string]*simt.Module{}}
-	for _, text := range texts {
-		m, err := simt.Parse(text)
+	for _, p := range parts {
+		m, err := simt.Parse(p.Text)
 		if err != nil {
 			return nil, err
 		}
@@ -173,18 +174,61 @@ func (d *emulator) Run(calls []exec.Call) error {
 	return d.failed
 }
 
+// ReplaySeed chooses the orders in which an emulated GPU replays recordings: at random among those
+// that the calls' dependencies allow, another one each time.
+var ReplaySeed uint64 = 1
+
+// choices counts how often a replay had several calls to go on with.
+var choices int
+
 type recorded struct {
 	dev   *emulator
 	calls []exec.Call
+	after [][]int
+	draw  *rand.Rand
 }
 
-func (d *emulator) Record(calls []exec.Call) (exec.Recording, error) {
-	return recorded{d, slices.Clone(calls)}, nil
+func (d *emulator) Record(calls []exec.Call, after [][]int) (exec.Recording, error) {
+	return &recorded{d, slices.Clone(calls), after, rand.New(rand.NewPCG(ReplaySeed, uint64(len(calls))))}, nil
 }
 
-func (r recorded) Replay() error { return r.dev.Run(r.calls) }
+func (r *recorded) Replay() error {
+	if r.after == nil {
+		return r.dev.Run(r.calls)
+	}
+	waits := make([]int, len(r.calls)) // for so many calls
+	next := make([][]int, len(r.calls))
+	var ready []int
+	for i, l := range r.after {
+		waits[i] = len(l)
+		for _, j := range l {
+			next[j] = append(next[j], i)
+		}
+		if len(l) == 0 {
+			ready = append(ready, i)
+		}
+	}
+	for range r.calls {
+		if len(ready) > 1 {
+			choices++
+		}
+		at := r.draw.IntN(len(ready))
+		i := ready[at]
+		ready[at] = ready[len(ready)-1]
+		ready = ready[:len(ready)-1]
+		if err := r.dev.Run(r.calls[i : i+1]); err != nil {
+			return err
+		}
+		for _, j := range next[i] {
+			if waits[j]--; waits[j] == 0 {
+				ready = append(ready, j)
+			}
+		}
+	}
+	return nil
+}
 
-func (recorded) Close() error { return nil }
+func (*recorded) Close() error { return nil }
 
 func (d *emulator) Time(calls []exec.Call, ends []time.Duration) error {
 	start := time.Now()

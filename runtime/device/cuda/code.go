@@ -13,7 +13,7 @@ import (
 	"github.com/gouache-ml/gouache/runtime/exec"
 )
 
-// Code is PTX that the driver has assembled.
+// Code is kernels that the driver has loaded.
 type Code struct {
 	device  *Device
 	modules []uintptr
@@ -34,21 +34,34 @@ const usualShared = 48 << 10
 
 var entryName = regexp.MustCompile(`\.entry\s+([A-Za-z0-9_$%.]+)`)
 
-// Load assembles texts of PTX, several at a time. The error has what the assembler says.
-func (d *Device) Load(texts []string) (exec.Code, error) {
-	c := &Code{device: d, modules: make([]uintptr, len(texts)), where: map[string]int{}, entries: map[string]*function{}}
-	errs := make([]error, len(texts))
+// Load loads code, several parts at a time. Binaries are for GPUs of just the compute capability of
+// their target; elsewhere, and where the driver refuses one, which is reported on d.warnings, it
+// assembles the PTX. The error has what the assembler says.
+func (d *Device) Load(target string, parts []exec.Part) (exec.Code, error) {
+	n, _, err := capability(target)
+	if err != nil {
+		return nil, err
+	}
+	mine := n == d.capability()
+	c := &Code{device: d, modules: make([]uintptr, len(parts)), where: map[string]int{}, entries: map[string]*function{}}
+	errs, refused := make([]error, len(parts)), make([]error, len(parts))
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))
-	for i, text := range texts {
-		for _, m := range entryName.FindAllStringSubmatch(text, -1) {
+	for i, p := range parts {
+		for _, m := range entryName.FindAllStringSubmatch(p.Text, -1) {
 			c.where[m[1]] = i
 		}
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			errs[i] = d.on(func() error {
-				return d.assemble(&c.modules[i], text, fmt.Sprintf("assembling text %d of %d of PTX", i+1, len(texts)))
+				which := fmt.Sprintf("%d of %d", i+1, len(parts))
+				if mine && p.Binary != nil {
+					if refused[i] = d.loadModule(&c.modules[i], &p.Binary[0], "loading binary "+which); refused[i] == nil {
+						return nil
+					}
+				}
+				return d.loadModule(&c.modules[i], cString(p.Text), "assembling text "+which+" of PTX")
 			})
 		})
 	}
@@ -58,15 +71,21 @@ func (d *Device) Load(texts []string) (exec.Code, error) {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
+	for _, err := range refused {
+		if err != nil {
+			fmt.Fprintf(d.warnings, "%v; the driver assembles PTX instead, which takes longer\n", err)
+			break
+		}
+	}
 	return c, nil
 }
 
-// assemble loads one text.
-func (d *Device) assemble(module *uintptr, text, doing string) error {
+// loadModule loads one text with a zero byte at its end, or one binary.
+func (d *Device) loadModule(module *uintptr, image *byte, doing string) error {
 	log := make([]byte, 16<<10)
 	options := []int32{jitErrorLog, jitErrorLogSize}
 	values := []uintptr{uintptr(unsafe.Pointer(&log[0])), uintptr(len(log) - 1)}
-	r := d.driver.moduleLoad(module, unsafe.Pointer(cString(text)), uint32(len(options)), &options[0], &values[0])
+	r := d.driver.moduleLoad(module, unsafe.Pointer(image), uint32(len(options)), &options[0], &values[0])
 	said := firstLines(goString(&log[0])) // the last byte stays zero
 	runtime.KeepAlive(log)
 	err := d.driver.failed(doing, r)

@@ -35,9 +35,17 @@ func text(entries ...string) string {
 	return b.String()
 }
 
+func parts(texts ...string) []exec.Part {
+	var out []exec.Part
+	for _, text := range texts {
+		out = append(out, exec.Part{Text: text})
+	}
+	return out
+}
+
 func load(t *testing.T, d *Device, texts ...string) *Code {
 	t.Helper()
-	c, err := d.Load(texts)
+	c, err := d.Load("sm_80", parts(texts...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +224,7 @@ func TestBestTargetIsTheHighestThatRuns(t *testing.T) {
 
 func TestAssemblersLogIsInTheError(t *testing.T) {
 	d := useStub(t).device(t)
-	_, err := d.Load([]string{text("twice 0 1"), "badly written"})
+	_, err := d.Load("sm_90a", parts(text("twice 0 1"), "badly written"))
 	want := "cuda: assembling text 2 of 2 of PTX: CUDA_ERROR_INVALID_PTX: a PTX JIT compilation failed: ptxas application ptx input, line 7; error : Unknown symbol 'badly'; ptxas fatal : Ptx assembly aborted due to errors"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
@@ -349,7 +357,7 @@ func TestGraphsReplayTheirCalls(t *testing.T) {
 	c := load(t, d, text("plus_one 0 2"), text("twice 0 1"))
 	a, b := alloc(t, d, 256), alloc(t, d, 256)
 	calls := []exec.Call{prepare(t, c, entry("plus_one", 0, 1), a, b), prepare(t, c, entry("plus_one", 0, 1), b, a), prepare(t, c, entry("twice", 0), a)}
-	r, err := d.Record(calls)
+	r, err := d.Record(calls, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,15 +377,122 @@ func TestGraphsReplayTheirCalls(t *testing.T) {
 	}
 	// A capture that fails must leave the stream usable.
 	calls = []exec.Call{prepare(t, c, entry("twice", 0), a)}
-	for _, name := range []string{"cuLaunchKernel", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"} {
+	for _, name := range []string{"cuStreamUpdateCaptureDependencies", "cuLaunchKernel", "cuStreamGetCaptureInfo_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"} {
 		s.fail(name, 1)
-		if _, err := d.Record(calls); err == nil || !strings.Contains(err.Error(), "CUDA_ERROR_INVALID_VALUE") {
+		if _, err := d.Record(calls, [][]int{nil}); err == nil || !strings.Contains(err.Error(), "CUDA_ERROR_INVALID_VALUE") {
 			t.Errorf("%s: got %v", name, err)
 		}
 		s.reset()
 		if got := floats(t, d, a)[5]; got != 28 {
 			t.Errorf("%s: got %v", name, got)
 		}
+	}
+}
+
+// The stub replays the last call first where dependencies allow that.
+func TestGraphsKeepToTheirDependencies(t *testing.T) {
+	for _, flags := range [][]string{nil, {"-DOLD"}} {
+		s := useStub(t, flags...)
+		d := s.device(t)
+		c := load(t, d, text("plus_one 0 2", "twice 0 1", "clustered 0 0"))
+		w, x, y := alloc(t, d, 256), alloc(t, d, 256), alloc(t, d, 256)
+		clustered := exec.Entry{Name: "clustered", Grid: [3]int{2, 1, 1}, Block: 64, Cluster: 2}
+		calls := []exec.Call{prepare(t, c, entry("plus_one", 0, 1), w, x), prepare(t, c, entry("plus_one", 0, 1), w, y), prepare(t, c, entry("twice", 0), x), prepare(t, c, entry("twice", 0), y)}
+		after := [][]int{nil, nil, {0}, {1}}
+		if flags == nil { // clusters go another way
+			calls, after = append(calls, prepare(t, c, clustered)), append(after, []int{2, 3})
+			calls, after = append(calls, prepare(t, c, entry("twice", 0), x)), append(after, []int{4})
+		}
+		r, err := d.Record(calls, after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		try(t, r.Replay())
+		want, runs := []string{"node 0 plus_one after", "node 1 plus_one after", "node 2 twice after 0", "node 3 twice after 1", "node 4 clustered after 2 3", "node 5 twice after 4"},
+			[]string{"run 1", "run 3", "run 0", "run 2", "run 4", "run 5"}
+		value := float32(4)
+		if flags != nil { // a driver that knows chains alone
+			want, runs = []string{"node 0 plus_one after", "node 1 plus_one after 0", "node 2 twice after 1", "node 3 twice after 2"}, []string{"run 0", "run 1", "run 2", "run 3"}
+			value = 2
+		}
+		if got := s.lines("node"); !slices.Equal(got, want) {
+			t.Errorf("%q: got  %q\nwant %q", flags, got, want)
+		}
+		if got := s.lines("run"); !slices.Equal(got, runs) {
+			t.Errorf("%q: got  %q\nwant %q", flags, got, runs)
+		}
+		if got := floats(t, d, x)[5]; got != value {
+			t.Errorf("%q: got %v, want %v", flags, got, value)
+		}
+		if got := floats(t, d, y)[5]; got != 2 {
+			t.Errorf("%q: got %v, want 2", flags, got)
+		}
+		try(t, r.Close())
+	}
+}
+
+// cubin is what the stub takes for a binary: its magic number, the capability, and the text.
+func cubin(capability int, text string) []byte {
+	return append([]byte{0x7f, 'E', 'L', 'F', 0, byte(capability)}, text+"\x00"...)
+}
+
+func TestBinariesAreLoadedWhereTheyFit(t *testing.T) {
+	ptx := text("twice 0 1")
+	for _, c := range []struct {
+		target string
+		binary []byte
+		loads  []string
+		warns  string
+	}{
+		{"sm_90a", cubin(90, ptx), []string{"load binary for 90"}, ""},
+		{"sm_90", cubin(90, ptx), []string{"load binary for 90"}, ""},
+		{"sm_80", cubin(80, ptx), []string{"load text"}, ""}, // the GPU's capability is 9.0
+		{"sm_90a", nil, []string{"load text"}, ""},
+		{"sm_90a", cubin(100, ptx), []string{"load text"},
+			"cuda: loading binary 1 of 1: CUDA_ERROR_NO_BINARY_FOR_GPU: no kernel image is available for execution on the device; the driver assembles PTX instead, which takes longer\n"},
+	} {
+		s := useStub(t)
+		d := s.device(t)
+		var warnings bytes.Buffer
+		d.warnings = &warnings
+		code, err := d.Load(c.target, []exec.Part{{Text: ptx, Binary: c.binary}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.lines("load "); !slices.Equal(got, c.loads) {
+			t.Errorf("%s, binary %q: got %q, want %q", c.target, c.binary, got, c.loads)
+		}
+		if warnings.String() != c.warns {
+			t.Errorf("%s: got  %q\nwant %q", c.target, &warnings, c.warns)
+		}
+		a := alloc(t, d, 256)
+		try(t, d.Run([]exec.Call{prepare(t, code.(*Code), entry("twice", 0), a)}), d.Wait(), code.Close())
+	}
+}
+
+// One line tells of all that were refused; texts that fail, too, are the error.
+func TestRefusedBinariesAreReportedOnce(t *testing.T) {
+	d := useStub(t).device(t)
+	var warnings bytes.Buffer
+	d.warnings = &warnings
+	old := cubin(100, "")
+	code, err := d.Load("sm_90a", []exec.Part{
+		{Text: text("one 0 0"), Binary: cubin(90, text("one 0 0"))}, {Text: text("two 0 0"), Binary: old}, {Text: text("three 0 0"), Binary: old}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "two", "three"} {
+		prepare(t, code.(*Code), entry(name))
+	}
+	try(t, code.Close())
+	if n := strings.Count(warnings.String(), "\n"); n != 1 || !strings.HasPrefix(warnings.String(), "cuda: loading binary 2 of 3: ") {
+		t.Errorf("%d lines: %q", n, &warnings)
+	}
+	if _, err := d.Load("sm_90a", []exec.Part{{Text: "bad", Binary: old}}); err == nil || !strings.Contains(err.Error(), "assembling text 1 of 1 of PTX: ") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := d.Load("x86-64-v3", nil); err == nil || err.Error() != `cuda: target "x86-64-v3" is no name of a GPU's, such as sm_80` {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -430,14 +545,14 @@ func TestContextFollowsGoroutines(t *testing.T) {
 
 // exec on top of this package, down to the stub.
 func TestProgramRunsOnTheDriver(t *testing.T) {
-	for _, how := range []string{"graph", "single", "wait"} {
+	for _, how := range []string{"graph", "chain", "single", "wait"} {
 		s := useStub(t)
 		t.Setenv("GOUACHE_LAUNCH", how)
 		shape := []int{64}
 		const w, b = exec.Work, exec.Addr(256)
 		spec := &exec.Spec{
 			Name:    "small",
-			Kernels: []exec.Kernel{{Name: "plus_one", Args: 2, Chunks: 1, Changes: []int{1}}, {Name: "twice", Args: 1, Chunks: 1}},
+			Kernels: []exec.Kernel{{Name: "plus_one", Args: 2, Chunks: 1, Changes: []int{1}, Sizes: []int{256, 256}}, {Name: "twice", Args: 1, Chunks: 1, Sizes: []int{256}}},
 			Objects: []exec.Object{
 				{Target: "sm_80", Device: "cuda", Code: []byte("bad"), Entries: make([][]exec.Entry, 2)},
 				{Target: "sm_90a", Device: "cuda", Code: []byte(text("plus_one_k 0 2") + "\x00" + text("twice_k 0 1")), Entries: [][]exec.Entry{{entry("plus_one_k", 0, 1)}, {entry("twice_k", 0)}}},
@@ -478,8 +593,13 @@ func TestProgramRunsOnTheDriver(t *testing.T) {
 		if n, err := m.F32("count"); err != nil || n[9] != 24 {
 			t.Errorf("%s: the stored tensor is %v (%v)", how, n[9], err)
 		}
-		if n := len(s.lines("replay")); how == "graph" && n != 3 || how != "graph" && n != 0 {
+		if n := len(s.lines("replay")); (how == "graph" || how == "chain") && n != 3 || (how == "single" || how == "wait") && n != 0 {
 			t.Errorf("%s: %d replays", how, n)
+		}
+		// The launches have no memory in common.
+		nodes := map[string][]string{"graph": {"node 0 plus_one_k after", "node 1 twice_k after"}, "chain": {"node 0 plus_one_k after", "node 1 twice_k after 0"}}[how]
+		if got := s.lines("node"); !slices.Equal(got, nodes) {
+			t.Errorf("%s: got %q, want %q", how, got, nodes)
 		}
 		s.fail("cuMemcpyHtoDAsync_v2", 700)
 		p.Run()

@@ -3,6 +3,8 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -34,6 +36,7 @@ type Device struct {
 	sms          int
 	memory       int64
 	events       []uintptr // for Time, kept
+	warnings     io.Writer
 }
 
 // Open finds the first GPU, which CUDA_VISIBLE_DEVICES decides, and takes its primary context.
@@ -42,7 +45,7 @@ func Open() (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{driver: driver}
+	d := &Device{driver: driver, warnings: os.Stderr}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -148,19 +151,29 @@ func (d *Device) Version() (int, error) {
 	return int(v), err
 }
 
+// capability is the compute capability that a target is compiled for, times ten, and whether it
+// runs on no other.
+func capability(target string) (n int, exact bool, err error) {
+	digits, ok := strings.CutPrefix(target, "sm_")
+	digits, exact = strings.CutSuffix(digits, "a")
+	if n, err = strconv.Atoi(digits); !ok || err != nil {
+		return 0, false, fmt.Errorf("cuda: target %q is no name of a GPU's, such as sm_80", target)
+	}
+	return n, exact, nil
+}
+
+func (d *Device) capability() int { return 10*d.major + d.minor }
+
 // Best picks the target of the highest compute capability that the GPU runs: "sm_90a" runs on
 // 9.0 alone, "sm_80" on 8.0 and whatever came later.
 func (d *Device) Best(targets []string) (string, error) {
 	best, most := "", -1
 	for _, t := range targets {
-		digits, ok := strings.CutPrefix(t, "sm_")
-		digits, exact := strings.CutSuffix(digits, "a")
-		n, err := strconv.Atoi(digits)
-		if !ok || err != nil {
-			return "", fmt.Errorf("cuda: target %q is no name of a GPU's, such as sm_80", t)
+		n, exact, err := capability(t)
+		if err != nil {
+			return "", err
 		}
-		mine := 10*d.major + d.minor
-		if exact && n != mine || n > mine {
+		if mine := d.capability(); exact && n != mine || n > mine {
 			continue
 		}
 		if rank := 2 * n; exact && rank+1 > most || rank > most {
@@ -317,15 +330,22 @@ type recording struct {
 	calls      []exec.Call // the graph has copies of their arguments; kept all the same
 }
 
-// Record captures calls as a graph.
-func (d *Device) Record(calls []exec.Call) (exec.Recording, error) {
+// Record captures calls as a graph: calls that wait for each other, directly or not, run in that
+// order, others side by side where there is room. A driver without the functions for that makes a
+// chain of them.
+func (d *Device) Record(calls []exec.Call, after [][]int) (exec.Recording, error) {
 	r := &recording{device: d, calls: slices.Clone(calls)}
 	err := d.on(func() error {
 		c := d.driver
 		if err := c.failed("recording kernels", c.captureBegin(d.stream, captureRelaxed)); err != nil {
 			return err
 		}
-		started := d.start(calls)
+		var started error
+		if after == nil || c.captureInfo == nil || c.captureDepend == nil {
+			started = d.start(calls)
+		} else {
+			started = d.capture(calls, after)
+		}
 		// The capture has to end whatever happened in it.
 		var graph uintptr
 		ended := c.failed("recording kernels", c.captureEnd(d.stream, &graph))
@@ -344,6 +364,40 @@ func (d *Device) Record(calls []exec.Call) (exec.Recording, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// capture adds calls to the capture under way, each behind those that it waits for. A capture
+// keeps the nodes that the next one is to depend on: they are set before a call, and are the call's
+// node after it. The driver allows nodes at the end that nothing depends on, as all are of one stream.
+func (d *Device) capture(calls []exec.Call, after [][]int) error {
+	c := d.driver
+	nodes := make([]uintptr, len(calls))
+	var wait []uintptr
+	for i, x := range calls {
+		wait = wait[:0]
+		for _, j := range after[i] {
+			wait = append(wait, nodes[j])
+		}
+		err := c.failed("recording what a kernel waits for", c.captureDepend(d.stream, unsafe.SliceData(wait), uintptr(len(wait)), captureSet))
+		if err == nil {
+			err = d.launch(x.(*call))
+		}
+		if err != nil {
+			return err
+		}
+		var status int32
+		var id uint64
+		var graph, n uintptr
+		var last *uintptr
+		if err := c.failed("reading the node of a kernel", c.captureInfo(d.stream, &status, &id, &graph, &last, &n)); err != nil {
+			return err
+		}
+		if n != 1 {
+			return fmt.Errorf("internal: cuda: recording %s made %d nodes", x.(*call).name, n)
+		}
+		nodes[i] = *last
+	}
+	return nil
 }
 
 // Replay starts the graph.

@@ -52,6 +52,9 @@ type driver struct {
 	streamWait    func(stream uintptr) int32
 	captureBegin  func(stream uintptr, mode uint32) int32
 	captureEnd    func(stream uintptr, graph *uintptr) int32
+	// Later versions of these two tell of kinds of edges, too; drivers keep these.
+	captureInfo   func(stream uintptr, status *int32, id *uint64, graph *uintptr, dependencies **uintptr, n *uintptr) int32 // nil before CUDA 11.3
+	captureDepend func(stream uintptr, dependencies *uintptr, n uintptr, flags uint32) int32                                // nil before CUDA 11.3
 	eventCreate   func(event *uintptr, flags uint32) int32
 	eventDestroy  func(event uintptr) int32
 	eventRecord   func(event, stream uintptr) int32
@@ -102,6 +105,8 @@ func (d *driver) symbols() []symbol {
 		{"cuStreamSynchronize", &d.streamWait, false},
 		{"cuStreamBeginCapture_v2", &d.captureBegin, false},
 		{"cuStreamEndCapture", &d.captureEnd, false},
+		{"cuStreamGetCaptureInfo_v2", &d.captureInfo, true},
+		{"cuStreamUpdateCaptureDependencies", &d.captureDepend, true},
 		{"cuEventCreate", &d.eventCreate, false},
 		{"cuEventDestroy_v2", &d.eventDestroy, false},
 		{"cuEventRecord", &d.eventRecord, false},
@@ -142,6 +147,7 @@ const (
 
 	streamNonBlocking = 1
 	captureRelaxed    = 2 // CU_STREAM_CAPTURE_MODE_RELAXED
+	captureSet        = 1 // CU_STREAM_SET_CAPTURE_DEPENDENCIES
 
 	launchCluster = 4 // CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
 )

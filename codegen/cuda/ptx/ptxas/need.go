@@ -1,10 +1,11 @@
 package ptxas
 
-import "testing"
-
-// Need is Find for a test, which it skips where there is none: that is all a test
+// Need is Find for a test, t, which it skips where there is none: that is all a test
 // can do about a program that no script may install unasked.
-func Need(t testing.TB) *Tool {
+func Need(t interface {
+	Helper()
+	Skipf(format string, args ...any)
+}) *Tool {
 	t.Helper()
 	p, err := Find()
 	if err != nil {

@@ -1,6 +1,7 @@
 package ptxas
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,9 +24,17 @@ func Find() (*Tool, error) {
 	if name == "" {
 		name = "ptxas"
 	}
+	return At(name)
+}
+
+// At is the tool at a path, or among the commands.
+func At(name string) (*Tool, error) {
 	p, err := exec.LookPath(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: not found; .ci/ptxas.sh fetches it, then set %s to its path", name, Env)
+	}
+	if p, err = filepath.Abs(p); err != nil {
+		return nil, err
 	}
 	return &Tool{Path: p}, nil
 }
@@ -52,20 +61,44 @@ var (
 // Assemble runs ptxas for arch, such as sm_90a, and gives its reports by
 // kernel. The error is ptxas's own message.
 func (t *Tool) Assemble(text, arch string) (map[string]*Report, error) {
+	_, out, err := t.run(context.Background(), text, arch)
+	if err != nil {
+		return nil, err
+	}
+	return parse(out)
+}
+
+// Binary is the cubin that ptxas makes of text for arch. The error is ptxas's own message.
+func (t *Tool) Binary(ctx context.Context, text, arch string) ([]byte, error) {
+	cubin, _, err := t.run(ctx, text, arch)
+	return cubin, err
+}
+
+// run gives the cubin and what ptxas prints. It gets relative names, so that neither tells of the
+// folder.
+func (t *Tool) run(ctx context.Context, text, arch string) (cubin []byte, report string, err error) {
 	dir, err := os.MkdirTemp("", "gouache-ptxas-")
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer os.RemoveAll(dir)
-	in := filepath.Join(dir, "k.ptx")
-	if err := os.WriteFile(in, []byte(text), 0o666); err != nil {
-		return nil, err
+	if err := os.WriteFile(filepath.Join(dir, "k.ptx"), []byte(text), 0o666); err != nil {
+		return nil, "", err
 	}
-	out, err := exec.Command(t.Path, "-v", "-arch="+arch, "-o", filepath.Join(dir, "k.cubin"), in).CombinedOutput()
+	cmd := exec.CommandContext(ctx, t.Path, "-v", "-arch="+arch, "-o", "k.cubin", "k.ptx")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return nil, "", ctx.Err()
+	}
+	if said := strings.TrimSpace(string(out)); err != nil && said != "" {
+		err = errors.New(said)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("ptxas for %s: %s", arch, strings.TrimSpace(strings.ReplaceAll(string(out), dir+"/", "")))
+		return nil, "", fmt.Errorf("ptxas for %s: %w", arch, err)
 	}
-	return parse(string(out))
+	cubin, err = os.ReadFile(filepath.Join(dir, "k.cubin"))
+	return cubin, string(out), err
 }
 
 // parse reads the output of ptxas -v.

@@ -12,8 +12,10 @@ typedef uint64_t P;
 typedef struct context context;
 typedef struct module { char *text; } module;
 typedef struct function { char name[64]; int maps, args, max_shared; module *m; } function;
-typedef struct launch { function *f; unsigned grid[3], block, shared, cluster; unsigned char maps[8][128]; P args[32]; } launch;
-typedef struct stream { int capturing; int n; launch *ls[4096]; } stream;
+// A captured launch is a node of a graph: number n, which waits for the nodes of after.
+typedef struct launch launch;
+struct launch { function *f; unsigned grid[3], block, shared, cluster; unsigned char maps[8][128]; P args[32]; int n, waits; launch *after[16]; };
+typedef struct stream { int capturing; int n; launch *ls[4096]; size_t waits; launch *after[16]; } stream;
 typedef struct graph { int n; launch *ls[4096]; } graph;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -52,11 +54,11 @@ R cuInit(unsigned flags) { CALL(cuInit); return flags ? 1 : 0; }
 R cuDriverGetVersion(int *v) { *v = 12040; return 0; }
 R cuGetErrorName(R r, const char **s) {
   *s = r == 1 ? "CUDA_ERROR_INVALID_VALUE" : r == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : r == 100 ? "CUDA_ERROR_NO_DEVICE" : r == 201 ? "CUDA_ERROR_INVALID_CONTEXT"
-     : r == 218 ? "CUDA_ERROR_INVALID_PTX" : r == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : 0;
+     : r == 209 ? "CUDA_ERROR_NO_BINARY_FOR_GPU" : r == 218 ? "CUDA_ERROR_INVALID_PTX" : r == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : 0;
   return *s ? 0 : 1;
 }
 R cuGetErrorString(R r, const char **s) {
-  *s = r == 1 ? "invalid argument" : r == 2 ? "out of memory" : r == 218 ? "a PTX JIT compilation failed" : r == 201 ? "invalid device context"
+  *s = r == 1 ? "invalid argument" : r == 2 ? "out of memory" : r == 209 ? "no kernel image is available for execution on the device" : r == 218 ? "a PTX JIT compilation failed" : r == 201 ? "invalid device context"
      : r == 700 ? "an illegal memory access was encountered" : 0;
   return *s ? 0 : 1;
 }
@@ -71,6 +73,9 @@ R cuCtxSetCurrent(void *c) { current = c; return 0; }
 
 R cuModuleLoadDataEx(module **m, const char *image, unsigned n, int *options, void **values) {
   IN_CONTEXT(cuModuleLoadDataEx);
+  int binary = !memcmp(image, "\x7f" "ELF", 4) ? image[5] : 0; // the capability, then the text it was
+  if (binary && binary != 90) return 209;
+  if (binary) image += 6;
   char *bad = strstr(image, "bad");
   if (bad) {
     for (unsigned i = 0; i < n; i++)
@@ -81,7 +86,7 @@ R cuModuleLoadDataEx(module **m, const char *image, unsigned n, int *options, vo
   *m = malloc(sizeof **m);
   (*m)->text = strdup(image);
   live++;
-  note("load %zu bytes\n", strlen(image));
+  if (binary) note("load binary for %d\n", binary); else note("load text\n");
   return 0;
 }
 R cuModuleUnload(module *m) { IN_CONTEXT(cuModuleUnload); free(m->text); free(m); live--; return 0; }
@@ -198,7 +203,13 @@ static R start(function *f, const unsigned *g, unsigned block, unsigned shared, 
   for (int i = 0; i < f->args; i++) note(" %#llx", (unsigned long long)l->args[i]);
   note("\n");
   if (s->capturing) {
+    l->n = s->n, l->waits = s->waits;
+    memcpy(l->after, s->after, sizeof s->after);
     s->ls[s->n++] = l;
+    s->waits = 1, s->after[0] = l;
+    note("node %d %s after", l->n, f->name);
+    for (int i = 0; i < l->waits; i++) note(" %d", l->after[i]->n);
+    note("\n");
     return 0;
   }
   run(l);
@@ -221,7 +232,22 @@ R cuLaunchKernelEx(const config *c, function *f, void **params, void **extra) {
 }
 #endif
 
-R cuStreamBeginCapture_v2(stream *s, int mode) { IN_CONTEXT(cuStreamBeginCapture_v2); s->capturing = 1; s->n = 0; return mode == 2 ? 0 : 1; }
+R cuStreamBeginCapture_v2(stream *s, int mode) { IN_CONTEXT(cuStreamBeginCapture_v2); s->capturing = 1; s->n = 0; s->waits = 0; return mode == 2 ? 0 : 1; }
+#ifndef OLD
+R cuStreamGetCaptureInfo_v2(stream *s, int *status, uint64_t *id, graph **g, launch *const **after, size_t *n) {
+  IN_CONTEXT(cuStreamGetCaptureInfo_v2);
+  *status = s->capturing, *id = 1, *g = 0, *after = s->after, *n = s->waits;
+  return 0;
+}
+R cuStreamUpdateCaptureDependencies(stream *s, launch **after, size_t n, unsigned flags) {
+  IN_CONTEXT(cuStreamUpdateCaptureDependencies);
+  if (!s->capturing) return 401;
+  if (flags != 1 || n > sizeof s->after / sizeof *s->after) return 1;
+  memcpy(s->after, after, n * sizeof *after);
+  s->waits = n;
+  return 0;
+}
+#endif
 R cuStreamEndCapture(stream *s, graph **g) {
   if (current != &the_context) return 201;
   s->capturing = 0;
@@ -246,7 +272,20 @@ R cuGraphLaunch(graph *g, stream *s) {
   IN_CONTEXT(cuGraphLaunch);
   if (on(s)) return on(s);
   note("replay of %d\n", g->n);
-  for (int i = 0; i < g->n; i++) run(g->ls[i]);
+  // Of the nodes that wait for nothing more, the last comes first.
+  char *done = calloc(g->n, 1);
+  for (int left = g->n; left > 0; left--) {
+    int i = g->n, ready = 0;
+    while (!ready && i > 0)
+      if (!done[--i]) {
+        ready = 1;
+        for (int k = 0; k < g->ls[i]->waits; k++) ready &= done[g->ls[i]->after[k]->n];
+      }
+    note("run %d\n", i);
+    run(g->ls[i]);
+    done[i] = 1;
+  }
+  free(done);
   return 0;
 }
 
