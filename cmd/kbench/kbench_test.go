@@ -88,14 +88,14 @@ func TestIndicesAreFollowedThroughLaunches(t *testing.T) {
 
 func TestTrafficCountsWhatIsReached(t *testing.T) {
 	k, _ := embedding(0)
-	if got, want := traffic(k), 4*(5+40+40); got != want {
+	if got, want := k.Traffic(), 4*(5+40+40); got != want {
 		t.Errorf("traffic %d bytes, want %d: 5 indices, 40 of 160 elements gathered, 40 written", got, want)
 	}
 	b := kern.NewBuilder("scale")
 	i := b.Dim(64)
 	x := b.Buf("", ir.F16, 100, kern.InOut)
 	b.Store(x, kern.V(i), b.Op(kern.Mul, b.Load(x, kern.V(i)), b.F(2)))
-	if got, want := traffic(b.Done()), 2*2*64; got != want {
+	if got, want := b.Done().Traffic(), 2*2*64; got != want {
 		t.Errorf("in place: traffic %d bytes, want %d", got, want)
 	}
 }

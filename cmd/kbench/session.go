@@ -115,7 +115,7 @@ func (s *session) collect() {
 		if s.run != nil && !s.run.MatchString(k.Name) {
 			continue
 		}
-		x := &subject{Kernel: k, kind: s.kindOf(k), launches: map[string]int{}, bytes: traffic(k)}
+		x := &subject{Kernel: k, kind: s.kindOf(k), launches: map[string]int{}, bytes: k.Traffic()}
 		byKernel[k] = x
 		s.subjects = append(s.subjects, x)
 	}
@@ -188,85 +188,4 @@ func (s *session) list() error {
 		}
 	}
 	return w.Flush()
-}
-
-// traffic is how many bytes k must move if every element it may touch moves
-// once, twice where it is read and written.
-func traffic(k *kern.Kernel) int {
-	touched := make([]int, len(k.Bufs))
-	if k.Template != nil {
-		for i, b := range k.Bufs {
-			touched[i] = b.Len
-		}
-	} else {
-		countTouched(k, touched)
-	}
-	bytes := 0
-	for i, b := range k.Bufs {
-		n := min(touched[i], b.Len) * b.DType.Size()
-		if b.Mode == kern.InOut {
-			n *= 2
-		}
-		bytes += n
-	}
-	return bytes
-}
-
-// countTouched adds up, per buffer, the different elements its loads and
-// stores can reach: at most one for each value of the variables they depend on.
-func countTouched(k *kern.Kernel, touched []int) {
-	depends := map[*kern.Node]map[*kern.Var]bool{}
-	seen := map[string]bool{}
-	access := func(n *kern.Node, vars map[*kern.Var]bool) {
-		key := fmt.Sprint(n.Buf, n.At)
-		if seen[key] {
-			return
-		}
-		seen[key] = true
-		reach := 1
-		for v := range vars {
-			reach *= v.Extent
-		}
-		touched[n.Buf] += reach
-	}
-	index := func(vars map[*kern.Var]bool, ix kern.Index) {
-		for _, t := range ix.Terms {
-			vars[t.Var] = true
-		}
-		for _, d := range ix.Ind {
-			for v := range depends[d.Node] {
-				vars[v] = true
-			}
-		}
-	}
-	var walk func(body []*kern.Node)
-	walk = func(body []*kern.Node) {
-		for _, n := range body {
-			at := map[*kern.Var]bool{}
-			index(at, n.At)
-			if n.Prim == kern.Load || n.Prim == kern.Store {
-				access(n, at)
-			}
-			if n.Prim == kern.Contract {
-				for _, a := range n.Args {
-					for _, l := range kern.Loads(a) {
-						vars := map[*kern.Var]bool{}
-						index(vars, l.At)
-						access(l, vars)
-					}
-				}
-			}
-			walk(n.Body)
-			for _, a := range n.Args {
-				for v := range depends[a] {
-					at[v] = true
-				}
-			}
-			for _, g := range n.Guards {
-				index(at, g.At)
-			}
-			depends[n] = at
-		}
-	}
-	walk(k.Body)
 }

@@ -243,7 +243,7 @@ func (g *generator) kernelsFile() error {
 			c = c.Comment(oneLine(k.Source))
 		}
 		consts = append(consts, c)
-		rows = append(rows, fields("Name", lit(k.Name), "Args", lit(len(k.Bufs)), "Chunks", lit(k.Chunks), "FLOPs", lit(int(k.FLOPs)), "Writes", g.writes(k), "Changes", g.onDevice(k.Changes()), "Sizes", g.onDevice(k.Sizes())))
+		rows = append(rows, fields("Name", lit(k.Name), "Args", lit(len(k.Bufs)), "Chunks", lit(k.Chunks), "FLOPs", lit(int(k.FLOPs)), "Bytes", lit(k.Traffic()), "Writes", g.writes(k), "Changes", g.onDevice(k.Changes()), "Sizes", g.onDevice(k.Sizes())))
 	}
 	if len(consts) > 0 {
 		f.Comment("Numbers of the kernels.")

@@ -36,18 +36,25 @@ func Main(open func(exec.Options) (*exec.System, error)) {
 
 // Result is the line of JSON that a run prints.
 type Result struct {
-	What        string  `json:"what"` // MODEL.PROGRAM, or MODEL.sample
-	Target      string  `json:"target"`
-	Threads     int     `json:"threads"`
-	Step        Times   `json:"s_step"`                 // seconds; of a token for sampling, all pictures of the batch
-	GFLOP       float64 `json:"gflop,omitempty"`        // of a step, counted by the compiler
-	GFLOPS      float64 `json:"gflops,omitempty"`       // a second, at the median
-	Ready       float64 `json:"s_ready,omitempty"`      // from the start of the process to the start of the first step
-	FirstStep   float64 `json:"s_first_step,omitempty"` // from the start of the process to the end of the first step
-	PeakMB      float64 `json:"peak_rss_mb"`
-	ExpectedMB  float64 `json:"expected_rss_mb,omitempty"` // of one program in a process, known before it runs
-	ParametersM float64 `json:"params_m"`
-	Kernels     []Times `json:"kernels,omitempty"` // by launch
+	What        string   `json:"what"` // MODEL.PROGRAM, or MODEL.sample
+	Target      string   `json:"target"`
+	Threads     int      `json:"threads"`
+	Step        Times    `json:"s_step"`                 // seconds; of a token for sampling, all pictures of the batch
+	GFLOP       float64  `json:"gflop,omitempty"`        // of a step, counted by the compiler
+	GFLOPS      float64  `json:"gflops,omitempty"`       // a second, at the median
+	Ready       float64  `json:"s_ready,omitempty"`      // from the start of the process to the start of the first step
+	FirstStep   float64  `json:"s_first_step,omitempty"` // from the start of the process to the end of the first step
+	PeakMB      float64  `json:"peak_rss_mb"`
+	ExpectedMB  float64  `json:"expected_rss_mb,omitempty"` // of one program in a process, known before it runs
+	ParametersM float64  `json:"params_m"`
+	Kernels     []Kernel `json:"kernels,omitempty"` // by launch
+}
+
+// Kernel is a launch: its times, and what it computes and moves at least.
+type Kernel struct {
+	Times
+	GFLOP float64 `json:"gflop,omitempty"`
+	MB    float64 `json:"mb,omitempty"` // 10^6 bytes
 }
 
 // Times are seconds.
@@ -209,7 +216,7 @@ func (o *options) run(m *exec.Model, program string) (*Result, error) {
 	}
 	var all []float64
 	launches := make([][]float64, p.Launches())
-	names := make([]string, p.Launches())
+	kernels := make([]Kernel, p.Launches())
 	for i := range o.warmUp + o.steps {
 		fill()
 		p.ResetProfile()
@@ -227,7 +234,7 @@ func (o *options) run(m *exec.Model, program string) (*Result, error) {
 		}
 		all = append(all, t)
 		for _, l := range p.Profile() {
-			names[l.Launch] = l.Kernel
+			kernels[l.Launch] = Kernel{Times{Name: l.Kernel}, float64(l.FLOPs) / 1e9, float64(l.Bytes) / 1e6}
 			launches[l.Launch] = append(launches[l.Launch], l.Total.Seconds())
 		}
 	}
@@ -238,7 +245,9 @@ func (o *options) run(m *exec.Model, program string) (*Result, error) {
 	r.GFLOPS = r.GFLOP / r.Step.Median
 	if o.kernels {
 		for i, t := range launches {
-			r.Kernels = append(r.Kernels, times(names[i], t))
+			k := kernels[i]
+			k.Times = times(k.Name, t)
+			r.Kernels = append(r.Kernels, k)
 		}
 	}
 	return r, nil

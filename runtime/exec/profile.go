@@ -179,6 +179,7 @@ type LaunchTime struct {
 	Total  time.Duration
 	Busy   time.Duration // of all threads together; on a device it is Total
 	FLOPs  int64         // of one launch
+	Bytes  int64         // that one launch must move
 }
 
 // Profile returns the time of each launch since the program was loaded or ResetProfile, in order
@@ -190,7 +191,7 @@ func (p *Program) Profile() []LaunchTime {
 			continue
 		}
 		k, l := p.model.sys.spec.Kernels[t.kernel], p.spec.Launches[i]
-		out = append(out, LaunchTime{i, k.Name, l.Block, l.Values, l.Pos, t.count, t.total, t.busy, k.FLOPs})
+		out = append(out, LaunchTime{i, k.Name, l.Block, l.Values, l.Pos, t.count, t.total, t.busy, k.FLOPs, k.Bytes})
 	}
 	return out
 }

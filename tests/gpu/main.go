@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -50,7 +50,42 @@ type row struct {
 	Which  string  `json:"peer,omitempty"`
 	Ratio  float64 `json:"speedup,omitempty"` // peer's time by ours
 	TFLOPS float64 `json:"tflops,omitempty"`
-	Share  float64 `json:"of_peak,omitempty"` // of the measured product rate or bandwidth
+	Share  float64 `json:"of_roof,omitempty"` // the least time that the measured peaks allow its kernels, by theirs
+}
+
+// measured is what is known of a program of ours.
+type measured struct {
+	name    string
+	ms      float64 // the whole run for the step, else the sum of the kernels
+	gflop   float64
+	kernels []kernel // by launch
+}
+
+type kernel struct {
+	Name   string
+	Median float64 // seconds
+	GFLOP  float64
+	MB     float64 // that it must move
+}
+
+// peaks are measured rates.
+type peaks struct {
+	TFLOPS float64 `json:"tflops"` // products of bf16 or f16
+	GBPS   float64 `json:"gbps"`   // copies, read and written bytes
+	By     string  `json:"by"`
+}
+
+// floor is the least time for a kernel, in milliseconds.
+func (p peaks) floor(k kernel) float64 { return max(k.GFLOP/p.TFLOPS, k.MB/p.GBPS) }
+
+// roof is that of all kernels by what they took.
+func (p peaks) roof(ks []kernel) float64 {
+	least, took := 0.0, 0.0
+	for _, k := range ks {
+		least += p.floor(k)
+		took += 1e3 * k.Median
+	}
+	return least / took
 }
 
 func (o *options) run(ctx context.Context) error {
@@ -68,16 +103,17 @@ func (o *options) run(ctx context.Context) error {
 			failed++
 		}
 	}
-	ours := map[string]float64{}
-	gflop := map[string]float64{}
+	var ours []*measured
 	for _, m := range []string{"gemm", "attention", "rows", "block", "step"} {
 		if !wanted(m) {
 			continue
 		}
-		if err := o.bench(ctx, m, ours, gflop); err != nil {
+		ms, err := o.bench(ctx, m)
+		if err != nil {
 			fmt.Fprintf(os.Stderr, "gpu-check: %s: %v\n", m, err)
 			failed++
 		}
+		ours = append(ours, ms...)
 	}
 	peers := map[string]peer{}
 	if o.torch != "" && wanted("torch") {
@@ -86,7 +122,7 @@ func (o *options) run(ctx context.Context) error {
 			failed++
 		}
 	}
-	if err := o.table(ours, gflop, peers); err != nil {
+	if err := o.table(ours, peers); err != nil {
 		return err
 	}
 	if failed > 0 {
@@ -123,10 +159,28 @@ func (o *options) test(ctx context.Context, name string) bool {
 	return err == nil
 }
 
-// bench times all programs of a model of gpupeers; times are the sum of the
-// medians of a program's kernels, in milliseconds, for the step the whole run.
-func (o *options) bench(ctx context.Context, model string, ours, gflop map[string]float64) error {
-	args := []string{"bench", "-program", model + ".*", "-warmup", "2", "-steps", fmt.Sprint(o.steps)}
+// bench times all programs of a model of gpupeers; a program's time is the sum
+// of its kernels' medians, for the step the whole run.
+func (o *options) bench(ctx context.Context, model string) ([]*measured, error) {
+	ms, err := o.gpupeers(ctx, model, "-kernels")
+	if err != nil {
+		return nil, err
+	}
+	if model == "step" {
+		whole, err := o.gpupeers(ctx, model)
+		if err != nil {
+			return nil, err
+		}
+		for i, m := range ms {
+			m.ms = whole[i].ms
+		}
+	}
+	slices.SortFunc(ms, func(a, b *measured) int { return strings.Compare(a.name, b.name) })
+	return ms, nil
+}
+
+func (o *options) gpupeers(ctx context.Context, model string, more ...string) ([]*measured, error) {
+	args := append([]string{"bench", "-program", model + ".*", "-warmup", "2", "-steps", fmt.Sprint(o.steps)}, more...)
 	inputs := map[string][]string{
 		"rows": {"classes=8000"},
 		"step": {"text=16000", "image=8000", "lr=1e-4", "clip=0", "update=1"},
@@ -134,43 +188,37 @@ func (o *options) bench(ctx context.Context, model string, ours, gflop map[strin
 	for _, in := range inputs[model] {
 		args = append(args, "-in", in)
 	}
-	whole := model == "step"
-	if !whole {
-		args = append(args, "-kernels")
-	}
 	c := exec.CommandContext(ctx, filepath.Join(o.bin, "gpupeers"), args...)
 	var errs bytes.Buffer
 	c.Stderr = &errs
 	out, err := c.Output()
-	os.WriteFile(filepath.Join(o.out, model+".jsonl"), out, 0o644)
-	sc := bufio.NewScanner(bytes.NewReader(out))
-	sc.Buffer(nil, 1<<24)
-	for sc.Scan() {
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
+	}
+	if err := os.WriteFile(filepath.Join(o.out, model+strings.Join(more, "")+".jsonl"), out, 0o644); err != nil {
+		return nil, err
+	}
+	var ms []*measured
+	for line := range bytes.Lines(out) {
 		var r struct {
 			What    string
 			Step    struct{ Median float64 } `json:"s_step"`
 			GFLOP   float64
-			Kernels []struct {
-				Name   string
-				Median float64
+			Kernels []kernel
+		}
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("what gpupeers printed: %w", err)
+		}
+		m := &measured{name: r.What, ms: 1e3 * r.Step.Median, gflop: r.GFLOP, kernels: r.Kernels}
+		if len(m.kernels) > 0 {
+			m.ms = 0
+			for _, k := range m.kernels {
+				m.ms += 1e3 * k.Median
 			}
 		}
-		if json.Unmarshal(sc.Bytes(), &r) != nil {
-			continue
-		}
-		ms := 1e3 * r.Step.Median
-		if !whole {
-			ms = 0
-			for _, k := range r.Kernels {
-				ms += 1e3 * k.Median
-			}
-		}
-		ours[r.What], gflop[r.What] = ms, r.GFLOP
+		ms = append(ms, m)
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
-	}
-	return nil
+	return ms, nil
 }
 
 type peer struct {
@@ -178,6 +226,7 @@ type peer struct {
 	MS   float64 `json:"ms"`
 	Rate float64 `json:"tflops"`
 	GBPS float64 `json:"gbps"`
+	Copy float64 `json:"copy_gbps"` // of the row "device"
 }
 
 func (o *options) pytorch(ctx context.Context) (map[string]peer, error) {
@@ -242,18 +291,28 @@ func beside(name string) []string {
 	return []string{"step_16L_d1920_b8", "step_16L_d1920_b8_wholeblock"}
 }
 
-func (o *options) table(ours, gflop map[string]float64, peers map[string]peer) error {
-	peak := peers["device"].Rate
+// peaksOf are PyTorch's product and copy, or without it the fastest of our own
+// products, and AdamW's bytes.
+func peaksOf(ours []*measured, peers map[string]peer) peaks {
+	if d := peers["device"]; d.Rate > 0 && d.Copy > 0 {
+		return peaks{d.Rate, d.Copy, "PyTorch"}
+	}
+	p := peaks{1, 1, "Gouache"}
+	for _, m := range ours {
+		p.TFLOPS = max(p.TFLOPS, m.gflop/m.ms)
+		if m.name == "rows.adamw" {
+			p.GBPS = m.kernels[0].MB / 1e3 / m.kernels[0].Median
+		}
+	}
+	return p
+}
+
+func (o *options) table(ours []*measured, peers map[string]peer) error {
+	peak := peaksOf(ours, peers)
 	var rows []row
-	for _, name := range order(ours) {
-		r := row{Name: name, Ours: ours[name]}
-		if r.Ours > 0 {
-			r.TFLOPS = gflop[name] / r.Ours
-		}
-		if peak > 0 {
-			r.Share = r.TFLOPS / peak
-		}
-		for _, alt := range beside(name) {
+	for _, m := range ours {
+		r := row{Name: m.name, Ours: m.ms, TFLOPS: m.gflop / m.ms, Share: peak.roof(m.kernels)}
+		for _, alt := range beside(m.name) {
 			sum, ok := 0.0, true
 			for part := range strings.SplitSeq(alt, " + ") {
 				p, has := peers[part]
@@ -263,12 +322,13 @@ func (o *options) table(ours, gflop map[string]float64, peers map[string]peer) e
 				r.Peer, r.Which = sum, alt
 			}
 		}
-		if r.Peer > 0 && r.Ours > 0 {
+		if r.Peer > 0 {
 			r.Ratio = r.Peer / r.Ours
 		}
 		rows = append(rows, r)
 	}
-	data, err := json.MarshalIndent(map[string]any{"rows": rows, "peak_tflops": peak}, "", " ")
+	slow := slowest(ours, peak)
+	data, err := json.MarshalIndent(map[string]any{"rows": rows, "peaks": peak, "below_roof": slow}, "", " ")
 	if err != nil {
 		return err
 	}
@@ -276,12 +336,19 @@ func (o *options) table(ours, gflop map[string]float64, peers map[string]peer) e
 		return err
 	}
 	var md bytes.Buffer
-	fmt.Fprint(&md, "| what | ours, ms | PyTorch, ms | speedup | TFLOP/s | PyTorch's row |\n|---|---|---|---|---|---|\n")
+	fmt.Fprint(&md, "| what | ours, ms | PyTorch, ms | speedup | TFLOP/s | of the roof | PyTorch's row |\n|---|---|---|---|---|---|---|\n")
 	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "what\tours ms\tPyTorch ms\tspeedup\tTFLOP/s\tof peak\n")
+	fmt.Printf("peaks by %s: %.0f TFLOP/s, %.0f GB/s\n", peak.By, peak.TFLOPS, peak.GBPS)
+	fmt.Fprintf(tw, "what\tours ms\tPyTorch ms\tspeedup\tTFLOP/s\tof the roof\n")
 	for _, r := range rows {
 		fmt.Fprintf(tw, "%s\t%.4f\t%.4f\t%.2f\t%.1f\t%.0f%%\n", r.Name, r.Ours, r.Peer, r.Ratio, r.TFLOPS, 100*r.Share)
-		fmt.Fprintf(&md, "| %s | %.4f | %.4f | %.2f | %.1f | %s |\n", r.Name, r.Ours, r.Peer, r.Ratio, r.TFLOPS, r.Which)
+		fmt.Fprintf(&md, "| %s | %.4f | %.4f | %.2f | %.1f | %.0f%% | %s |\n", r.Name, r.Ours, r.Peer, r.Ratio, r.TFLOPS, 100*r.Share, r.Which)
+	}
+	fmt.Fprintf(tw, "\nkernels below 70%% of their roof, by what they lose\tlaunches\tms\tat the roof\n")
+	fmt.Fprint(&md, "\n| kernel below 70% of its roof | launches | ms | at the roof |\n|---|---|---|---|\n")
+	for _, k := range slow[:min(25, len(slow))] {
+		fmt.Fprintf(tw, "%s %s\t%d\t%.3f\t%.3f\n", k.Program, k.Kernel, k.Launches, k.MS, k.Least)
+		fmt.Fprintf(&md, "| %s %s | %d | %.3f | %.3f |\n", k.Program, k.Kernel, k.Launches, k.MS, k.Least)
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -289,22 +356,39 @@ func (o *options) table(ours, gflop map[string]float64, peers map[string]peer) e
 	return os.WriteFile(filepath.Join(o.out, "gpu.md"), md.Bytes(), 0o644)
 }
 
-// order lists the programs, model by model.
-func order(ours map[string]float64) []string {
-	var out []string
-	for _, m := range []string{"gemm", "attention", "rows", "block", "step"} {
-		var names []string
-		for n := range ours {
-			if strings.HasPrefix(n, m+".") {
-				names = append(names, n)
-			}
-		}
-		out = append(out, sorted(names)...)
-	}
-	return out
+// below is a kernel that takes longer than the roof, in milliseconds of a run of
+// a program.
+type below struct {
+	Program  string  `json:"program"`
+	Kernel   string  `json:"kernel"`
+	Launches int     `json:"launches"`
+	MS       float64 `json:"ms"`
+	Least    float64 `json:"least_ms"`
 }
 
-func sorted(s []string) []string {
-	slices.Sort(s)
-	return s
+// slowest are the kernels below 70% of their roof, those that lose most first.
+func slowest(ours []*measured, peak peaks) []below {
+	var out []below
+	for _, m := range ours {
+		at := map[string]int{}
+		var all []below
+		for _, k := range m.kernels {
+			i, known := at[k.Name]
+			if !known {
+				i = len(all)
+				at[k.Name] = i
+				all = append(all, below{Program: m.name, Kernel: k.Name})
+			}
+			all[i].Launches++
+			all[i].MS += 1e3 * k.Median
+			all[i].Least += peak.floor(k)
+		}
+		for _, b := range all {
+			if b.Least < 0.7*b.MS {
+				out = append(out, b)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b below) int { return cmp.Compare(b.MS-b.Least, a.MS-a.Least) })
+	return out
 }
