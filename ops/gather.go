@@ -50,9 +50,28 @@ func (TakeOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, error) {
 	return e.Arg(0, append([]kern.Index{kern.At(row)}, idx[n:]...))
 }
 
-// VJP adds the rows of dy up where they came from.
+// VJP adds the rows of dy up where they came from. Of a table with many more rows
+// than are taken most would be zeros, stored and read again: then the sums stay
+// as short as the list of indices, and the gradient takes them from there.
 func (TakeOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
-	return grads(ScatterAdd(in.Args[1], g[0], in.Args[0].Type.Shape[0]), nil)
+	idx, rows := in.Args[1], in.Args[0].Type.Shape[0]
+	n := idx.Type.Len()
+	if rows < 2*(n+1) || n >= 1<<24 {
+		return grads(ScatterAdd(idx, g[0], rows), nil)
+	}
+	list := Reshape(idx, n)
+	first := firsts(list, rows)
+	dy := Reshape(g[0], append([]int{n}, in.Args[0].Type.Shape[1:]...)...)
+	return grads(Take(ScatterAdd(Take(first, list), dy, n+1), first), nil)
+}
+
+// firsts is for each number below rows its first position in list i32[n], n
+// where it is not there: i32[rows]. n must be below 2^24.
+func firsts(list *ir.Value, rows int) *ir.Value {
+	f, n := list.Func, list.Type.Len()
+	there := Eq(Reshape(list, 1, n), Iota(f, 0, rows, 1))
+	back := Select(there, Neg(Cast(Iota(f, 1, 1, n), ir.F32)), Full(f, ir.T(ir.F32, 1, 1), -float64(n)))
+	return Cast(Neg(ReduceMax(back, 1)), ir.I32)
 }
 
 // Samples covers repeated indices, rows that are scalars and matrices.
@@ -67,6 +86,7 @@ func (op TakeOp) Samples() []Sample {
 		sample([]int{9, 17}, []int{2, 3}),
 		sample([]int{4, 2, 3}, []int{7}),
 		sample([]int{4, 7}, nil),
+		sample([]int{40, 5}, []int{2, 3}), // mostly rows that nobody takes
 	}
 }
 

@@ -3,6 +3,7 @@ package sched
 import (
 	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/gouache-ml/gouache/ir/plan"
@@ -71,7 +72,7 @@ func alignUp(n int) int { return (n + Align - 1) &^ (Align - 1) }
 // byte axis but not along time.
 type item struct {
 	size, first, last int
-	peak              bool // alive in the fullest launch
+	pressure          int // most bytes alive in a launch of its life
 }
 
 func (x item) span() int { return x.last - x.first + 1 }
@@ -85,30 +86,30 @@ type packer struct {
 	bestOrder string
 }
 
-// lowerBound is the largest sum of sizes alive in one launch. It marks the
-// buffers of the first such launch.
+// lowerBound is the largest sum of sizes alive in one launch. It gives the
+// buffers their pressure.
 func (a *packer) lowerBound(launches int) int {
 	delta := make([]int, launches+3)
 	for _, x := range a.items {
 		delta[x.first+1] += x.size
 		delta[x.last+2] -= x.size
 	}
-	live, most, at := 0, 0, 0
+	live, most := 0, 0
 	for i, d := range delta {
-		if live += d; live > most {
-			most, at = live, i-1
-		}
+		live += d
+		delta[i] = live
+		most = max(most, live)
 	}
 	for i := range a.items {
 		x := &a.items[i]
-		x.peak = x.first <= at && at <= x.last
+		x.pressure = slices.Max(delta[x.first+1 : x.last+2])
 	}
 	return most
 }
 
 // orders are the orders in which buffers are placed. Long-lived activations
 // first leaves the short-lived rest one open range above them; largest first
-// avoids holes that nothing fits; what is alive in the fullest launch, placed
+// avoids holes that nothing fits; what is alive in the fullest launches, placed
 // before all else, has no holes there; order of creation imitates a stack.
 var orders = []struct {
 	name string
@@ -119,14 +120,11 @@ var orders = []struct {
 	{"span", func(x, y item) int {
 		return cmp.Or(cmp.Compare(y.span(), x.span()), cmp.Compare(y.size, x.size))
 	}},
-	{"peak", func(x, y item) int {
-		switch {
-		case x.peak && !y.peak:
-			return -1
-		case y.peak && !x.peak:
-			return 1
-		}
-		return cmp.Or(cmp.Compare(y.span(), x.span()), cmp.Compare(y.size, x.size))
+	{"pressure, then span", func(x, y item) int {
+		return cmp.Or(cmp.Compare(y.pressure, x.pressure), cmp.Compare(y.span(), x.span()), cmp.Compare(y.size, x.size))
+	}},
+	{"pressure, then size", func(x, y item) int {
+		return cmp.Or(cmp.Compare(y.pressure, x.pressure), cmp.Compare(y.size, x.size), cmp.Compare(y.span(), x.span()))
 	}},
 	{"start", func(x, y item) int {
 		return cmp.Or(cmp.Compare(x.first, y.first), cmp.Compare(y.last, x.last))
@@ -172,15 +170,52 @@ func (a *packer) search() {
 			}
 		}
 	}
-	cur, name := won, a.bestOrder
+	name := a.bestOrder
 	rounds := min(300, int(improveWork/float64(n*n)))
+	cur := won
 	for round := 0; round < rounds && a.bestBytes > a.bound; round++ {
 		tight := round%2 == 0
 		total := a.pack(cur, tight, off)
 		if total < a.bestBytes {
 			a.keep(fmt.Sprintf("%s, improved %d times", name, round), total, off)
+			won = slices.Clone(cur)
 		}
 		cur = a.promote(cur, off, total)
+	}
+	a.shake(won, rounds)
+}
+
+// shake moves a buffer that reaches above the bound, whichever chance picks, to a
+// place before its own in the order, and keeps what is no worse.
+func (a *packer) shake(order []int, rounds int) {
+	rng := rand.New(rand.NewPCG(1, uint64(len(order))))
+	off := make([]int, len(order))
+	now := a.pack(order, false, off)
+	name := a.bestOrder
+	for round := 0; round < rounds && a.bestBytes > a.bound; round++ {
+		var above []int
+		for i, b := range order {
+			if i > 0 && off[b]+a.items[b].size > a.bound {
+				above = append(above, i)
+			}
+		}
+		if len(above) == 0 {
+			return
+		}
+		from := above[rng.IntN(len(above))]
+		to := rng.IntN(from)
+		next := slices.Clone(order)
+		copy(next[to+1:from+1], order[to:from])
+		next[to] = order[from]
+		other := make([]int, len(off))
+		total := a.pack(next, false, other)
+		if total > now {
+			continue
+		}
+		order, off, now = next, other, total
+		if total < a.bestBytes {
+			a.keep(fmt.Sprintf("%s, shaken %d times", name, round+1), total, off)
+		}
 	}
 }
 
