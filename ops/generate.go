@@ -128,8 +128,8 @@ func Iota(f *ir.Func, axis int, shape ...int) *ir.Value {
 
 // RandomUniformOp is uniform in (0,1), a function of the scalars seed and
 // step, of Stream and of the element's number: Philox4x32-10 with counter
-// (element, stream, 0, 0) and key (seed, step), whose first word w becomes
-// (w>>9 + 1/2) / 2^23.
+// (element/4, stream, 0, 0) and key (seed, step), whose word element%4, w,
+// becomes (w>>9 + 1/2) / 2^23.
 type RandomUniformOp struct {
 	pointwise
 	Shape  []int

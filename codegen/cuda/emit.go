@@ -135,20 +135,19 @@ func (e *emitter) alikeIndex(ix kern.Index) bool {
 	return true
 }
 
-// together reports whether the elements buf[at] of all points lie side by side,
-// the first at a multiple of the width.
-func (e *emitter) together(at kern.Index) bool {
-	w := e.width
-	if e.run == nil || w == 1 || at.Coef(e.run) != 1 || at.Const%w != 0 {
+// together reports whether the elements at of all points lie side by side, the
+// first at a multiple of n, which divides the width.
+func (e *emitter) together(at kern.Index, n int) bool {
+	if e.run == nil || e.width == 1 || e.width%n != 0 || !at.Runs(e.run, n) {
 		return false
 	}
 	for _, t := range at.Terms {
-		if t.Var != e.run && (t.Coef%w != 0 || t.Var.Extent > 1 && len(e.vars[t.Var.ID]) != 1) {
+		if t.Var != e.run && t.Var.Extent > 1 && len(e.vars[t.Var.ID]) != 1 {
 			return false
 		}
 	}
 	for _, d := range at.Ind {
-		if d.Coef%w != 0 || len(e.vals[d.Node.ID]) != 1 {
+		if len(e.vals[d.Node.ID]) != 1 {
 			return false
 		}
 	}
@@ -350,7 +349,7 @@ func (e *emitter) node(n *kern.Node) error {
 	switch n.Prim {
 	case kern.Store:
 		d := e.k.Bufs[n.Buf].DType
-		if e.together(n.At) && (e.live == nil || len(e.live) == 1) && d.Size() > 1 {
+		if e.together(n.At, e.width) && (e.live == nil || len(e.live) == 1) && d.Size() > 1 {
 			e.where(e.once, e.liveAt(0), func() { e.storeTogether(n) })
 			return nil
 		}
@@ -372,8 +371,12 @@ func (e *emitter) node(n *kern.Node) error {
 	case kern.Acc:
 		return fmt.Errorf("internal: kernel %s: %%%d: accumulator of no loop", e.k.Name, n.ID)
 	}
-	if n.Prim == kern.Load && len(n.Guards) == 0 && e.k.Bufs[n.Buf].DType.Size() > 1 && e.together(n.At) {
+	switch {
+	case n.Prim == kern.Load && len(n.Guards) == 0 && e.k.Bufs[n.Buf].DType.Size() > 1 && e.together(n.At, e.width):
 		e.vals[n.ID] = e.loadTogether(n, nil)
+		return nil
+	case n.Prim == kern.Random && len(e.vals[n.Args[0].ID]) == 1 && len(e.vals[n.Args[1].ID]) == 1 && e.together(n.At, 4):
+		e.vals[n.ID] = e.randoms(e.arg(n, 0, 0), e.arg(n, 1, 0), uint32(n.I), e.index(n.At, 0))
 		return nil
 	}
 	var err error

@@ -35,11 +35,12 @@ func splitOf(k *kern.Kernel) split {
 	n := k.Points()
 	alone := split{points: 256, lanes: 1, width: 1}
 	if !k.HasLoop() {
-		if w := neighbours(k, k.Body, k.Dims[len(k.Dims)-1]); w > 1 && cheap(k) && n >= w*fewPoints/2 {
+		last := k.Dims[len(k.Dims)-1]
+		if w := neighbours(k, k.Body, last); w > 1 && cheap(k, last, w) && n >= w*fewPoints/2 {
 			return split{points: 256 * w, lanes: 1, width: w, adjacent: true}
 		}
 		for _, w := range []int{4, 2} {
-			if n >= w*fewPoints*2 && cheap(k) {
+			if n >= w*fewPoints*2 && cheap(k, nil, w) {
 				alone.width = w
 				break
 			}
@@ -107,20 +108,10 @@ func neighbours(k *kern.Kernel, body []*kern.Node, v *kern.Var) int {
 	})
 	for ; w > 1; w /= 2 {
 		ok := v.Extent%w == 0
-		aligned := func(at kern.Index) bool {
-			ok := at.Coef(v) == 1 && at.Const%w == 0
-			for _, t := range at.Terms {
-				ok = ok && (t.Var == v || t.Coef%w == 0)
-			}
-			for _, d := range at.Ind {
-				ok = ok && d.Coef%w == 0
-			}
-			return ok
-		}
 		kern.Walk(body, func(n *kern.Node) {
 			switch n.Prim {
 			case kern.Load, kern.Store:
-				ok = ok && (n.At.Coef(v) == 0 || aligned(n.At) && len(n.Guards) == 0 && k.Bufs[n.Buf].DType.Size() > 1)
+				ok = ok && (n.At.Coef(v) == 0 || n.At.Runs(v, w) && len(n.Guards) == 0 && k.Bufs[n.Buf].DType.Size() > 1)
 			case kern.Loop:
 				ok = ok && (!nested(n) || nestOf(n).inner != n)
 			}
@@ -142,13 +133,18 @@ func nested(loop *kern.Node) bool {
 	return false
 }
 
-// cheap reports whether several points at once fit into registers.
-func cheap(k *kern.Kernel) bool {
+// cheap reports whether w points at once fit into registers; they are
+// neighbours along run if it is given.
+func cheap(k *kern.Kernel, run *kern.Var, w int) bool {
 	n := 0
 	for _, x := range k.Body {
 		switch x.Prim {
 		case kern.Random:
-			n += 20
+			if run != nil && w%4 == 0 && x.At.Runs(run, 4) {
+				n += 5
+			} else {
+				n += 20
+			}
 		case kern.Load, kern.Store:
 			n += 2
 		default:
