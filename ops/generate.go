@@ -179,8 +179,8 @@ func (op RandomUniformOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, err
 // Cheap is false: ten rounds of multiplications.
 func (RandomUniformOp) Cheap() bool { return false }
 
-// Weight is that of ten divisions.
-func (RandomUniformOp) Weight() int { return 10 }
+// Weight is that of four divisions, where neighbours share the rounds.
+func (RandomUniformOp) Weight() int { return 4 }
 
 // VJP is nil.
 func (RandomUniformOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return noGrads(in) }

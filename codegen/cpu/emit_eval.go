@@ -214,7 +214,7 @@ func (e *emitter) random(n *kern.Node) *val {
 // fours reports whether the lanes of at are elements side by side, the first a
 // multiple of 4.
 func (e *emitter) fours(at kern.Index) bool {
-	if e.lane == nil || !e.aligned || e.vl%4 != 0 || !at.Runs(e.lane, 4) {
+	if e.lane == nil || !e.aligned || !at.Runs(e.lane, 4) {
 		return false
 	}
 	for _, d := range at.Ind {

@@ -25,8 +25,8 @@ func Philox(fn *build.Func, counter [4]V, key [2]V) [4]V {
 }
 
 // PhiloxRun is Philox of the counters (first, stream, 0, 0), (first+1, stream, 0, 0), ... under a
-// key, i32 scalars all: one vector of n lanes, the four words of a counter after those of the one
-// before.
+// key, i32 scalars all: one vector of n lanes, a multiple of 4, the four words of a counter after
+// those of the one before.
 //
 // Four lanes hold the state of a counter as Philox has it. The machine multiplies lanes 0 and 2
 // of them into 64 bits; the halves of both products in reverse order are what the other halves of
