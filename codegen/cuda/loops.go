@@ -278,18 +278,23 @@ func ordered(k *kern.Kernel) bool {
 // emitLoops writes a kernel without a product.
 func emitLoops(m *build.Module, target *Target, k *kern.Kernel) ([]Entry, error) {
 	s := splitOf(k, target.together())
+	n := k.Points()
+	blocks := ceil(n, s.points) * s.blocks
 	limits := build.Limits{Threads: s.threads(), Cluster: s.blocks}
 	if k.HasLoop() {
 		// Unasked, ptxas prefers more threads of a multiprocessor to loads under way,
-		// and puts what uses the first of a batch before the last.
-		limits.Blocks = max(1, batchThreads/s.threads())
+		// and puts what uses the first of a batch before the last. All blocks should
+		// run at once where that leaves 64 registers a thread.
+		limits.Blocks = ceil(blocks, multiprocessors)
+		if limits.Blocks*limits.Threads > 2*batchThreads {
+			limits.Blocks = max(1, batchThreads/limits.Threads)
+		}
 	}
 	f := m.Kernel(k.Name, limits, 0, len(k.Bufs))
 	e := newEmitter(f, k)
 	e.width = s.width
 	e.pairs = target.Tensor != ""
-	n := k.Points()
-	entry := Entry{Name: k.Name, Grid: [3]int{ceil(n, s.points) * s.blocks, 1, 1}, Block: s.threads(), Args: allBuffers(k)}
+	entry := Entry{Name: k.Name, Grid: [3]int{blocks, 1, 1}, Block: s.threads(), Args: allBuffers(k)}
 	rank, number := e.part(&entry, s.blocks)
 	first := e.MulI(number, s.points)
 	t := e.Thread()
