@@ -157,7 +157,7 @@ func emitScatter(m *build.Module, k *kern.Kernel, s *scatter) ([]Entry, error) {
 	for each > 1 && ceil(rows, each)*across < 4*multiprocessors {
 		each /= 2
 	}
-	f := m.Kernel(k.Name, build.Limits{Threads: scatterThreads}, 0, len(k.Bufs))
+	f := m.Kernel(k.Name, build.Limits{Threads: scatterThreads, Blocks: 2 * batchThreads / scatterThreads}, 0, len(k.Bufs))
 	e := &scattering{emitter: newEmitter(f, k), scatter: s}
 	const warps = scatterThreads / warp
 	const words = warps * scatterEach // ballots of a turn, one for each lane of a warp
@@ -180,8 +180,13 @@ func emitScatter(m *build.Module, k *kern.Kernel, s *scatter) ([]Entry, error) {
 	for p := range at {
 		at[p] = e.AddI(first, p*apart)
 		if n%(scatterThreads*width) != 0 {
+			// Others read what is this thread's, or nothing of the table.
 			e.live = append(e.live, e.Lt(at[p], build.Int(n)))
-			at[p] = e.Select(e.live[p], at[p], build.Int(0))
+			other := Value(build.Int(0))
+			if p > 0 {
+				other = at[0]
+			}
+			at[p] = e.Select(e.live[p], at[p], other)
 		}
 	}
 	e.unflatten(k.Dims, at...)
@@ -216,7 +221,11 @@ func emitScatter(m *build.Module, k *kern.Kernel, s *scatter) ([]Entry, error) {
 						e.err = e.node(n)
 					}
 				}
-				acc := e.IfElse(fresh, func() []Value {
+				empty := fresh
+				if e.live != nil {
+					empty = e.Or(fresh, e.Not(e.live[0]))
+				}
+				acc := e.IfElse(empty, func() []Value {
 					return e.emitter.each(func(int) Value { return of(e.vals[s.start.ID], 0) })
 				}, func() []Value {
 					table(s.old)
@@ -297,8 +306,7 @@ func emitScatter(m *build.Module, k *kern.Kernel, s *scatter) ([]Entry, error) {
 		end := e.Le(build.Int(count-scatterTurn), base)
 		full := e.Lt(build.Int(scatterNotes-scatterTurn), noted)
 		return e.IfElse(e.Or(end, full), func() []Value {
-			add(noted, fresh)
-			e.Barrier() // then others may be noted
+			add(noted, fresh) // before the next turn's first barrier, so before others are noted
 			return []Value{build.Int(0), build.Bool(false)}
 		}, func() []Value { return []Value{noted, fresh} })
 	})
