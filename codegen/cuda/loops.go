@@ -233,6 +233,24 @@ func smallest(k *kern.Kernel) int {
 	return size
 }
 
+// largest is the size of the largest elements that loops of k walk side by side: runs
+// longer than 16 bytes of those fill no sector of memory in one access.
+func largest(k *kern.Kernel) int {
+	size := 1
+	for _, l := range k.Body {
+		if l.Prim != kern.Loop {
+			continue
+		}
+		in := nestOf(l)
+		kern.Walk(in.inner.Body, func(n *kern.Node) {
+			if (n.Prim == kern.Load || n.Prim == kern.Store) && n.At.Coef(in.last()) == 1 {
+				size = max(size, k.Bufs[n.Buf].DType.Size())
+			}
+		})
+	}
+	return size
+}
+
 // ordered reports whether iterations of k's outermost loops must run one after
 // the other: one reads, or writes again, what another wrote. Within a point each
 // of the threads that share it sees what it stored itself and nothing else.
@@ -364,10 +382,11 @@ func emitLoops(m *build.Module, target *Target, k *kern.Kernel) ([]Entry, error)
 	lane = e.Add(e.MulI(rank, s.lanes), lane)
 	e.once = e.Eq(lane, build.Int(0))
 	g := &gathering{e: e, s: s, thread: t}
+	wide := 16 / largest(k)
 	e.loop = func(l *kern.Node) error {
 		from, by := lane, s.lanes*s.blocks
 		in := nestOf(l)
-		if w := neighbours(k, in.inner.Body, in.last()); !s.across && w > 1 {
+		if w := min(wide, neighbours(k, in.inner.Body, in.last())); !s.across && w > 1 {
 			e.width, e.run = w, in.last()
 			from, by = e.MulI(lane, w), by*w
 		}
