@@ -117,13 +117,16 @@ func TestTiedMaximaShareTheGradientEqually(t *testing.T) {
 	wantValue(t, dx, x.Type, 0.25, 0.25, 0.25, 0.25)
 }
 
-// The first word of Philox4x32-10 with all counters and keys zero is
-// 0x6627e8d5 (the generator's published test vectors).
+// Philox4x32-10 with all counters and keys zero gives these words (the
+// generator's published test vectors), one for each of the first four elements.
 func TestRandomNumbersAreThoseOfPhilox(t *testing.T) {
 	f := newFunc()
 	zero := ops.Full(f, ir.T(ir.I32), 0)
-	const w = 0x6627e8d5
-	wantValue(t, ops.RandomUniform(zero, zero, 0, 1), ir.T(ir.F32, 1), (float64(w>>9)+0.5)/(1<<23))
+	var want []float64
+	for _, w := range []uint32{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8} {
+		want = append(want, (float64(w>>9)+0.5)/(1<<23))
+	}
+	wantValue(t, ops.RandomUniform(zero, zero, 0, 4), ir.T(ir.F32, 4), want...)
 }
 
 func TestErrorsNameOperandsAndTypes(t *testing.T) {

@@ -99,14 +99,14 @@ func CastRandomly(x *ir.Value, d ir.DType, seed, step *ir.Value, stream int) *ir
 func uniform(seed, step *ir.Tensor, stream int) func(i int) float64 {
 	s, t := uint32(int32(seed.Data[0])), uint32(int32(step.Data[0]))
 	return func(i int) float64 {
-		x := [4]uint32{uint32(i), uint32(stream)}
+		x := [4]uint32{uint32(i) / 4, uint32(stream)}
 		for round := uint32(0); round < 10; round++ {
 			k0, k1 := s+round*0x9E3779B9, t+round*0xBB67AE85
 			h0, l0 := bits.Mul32(x[0], 0xD2511F53)
 			h1, l1 := bits.Mul32(x[2], 0xCD9E8D57)
 			x = [4]uint32{h1 ^ x[1] ^ k0, l1, h0 ^ x[3] ^ k1, l0}
 		}
-		return (float64(x[0]/512) + 0.5) / 8388608
+		return (float64(x[i%4]/512) + 0.5) / 8388608
 	}
 }
 

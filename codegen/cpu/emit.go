@@ -49,9 +49,10 @@ type emitter struct {
 	spread []bool    // by Node.ID: wanted in lanes of an inner region
 	scopes []*scope
 
-	lane *kern.Var
-	unit int       // vectors in the region
-	mask []build.V // lanes in force, by vector; nil for all
+	lane    *kern.Var
+	unit    int       // vectors in the region
+	mask    []build.V // lanes in force, by vector; nil for all
+	aligned bool      // vars[lane] is a multiple of 4
 
 	// override gives the value of a node computed elsewhere: a Contract.
 	override map[*kern.Node]func() *val
@@ -416,6 +417,21 @@ func isFloat(x build.V) bool {
 
 // index is an affine index as i32, uniform or lane by lane.
 func (e *emitter) index(ix kern.Index) *val {
+	out := e.first(ix)
+	if e.lane != nil {
+		if c := ix.Coef(e.lane); c != 0 {
+			steps := &val{}
+			for u := 0; u < e.unit; u++ {
+				steps.v = append(steps.v, e.steps(u, c))
+			}
+			out = e.lift2(out, steps, func(a, b build.V) build.V { return e.Add(a, b) })
+		}
+	}
+	return out
+}
+
+// first is index without the steps of lane from the first lane on.
+func (e *emitter) first(ix kern.Index) *val {
 	base := build.V(nil)
 	for _, t := range ix.Terms {
 		x := e.vars[t.Var.ID]
@@ -443,15 +459,6 @@ func (e *emitter) index(ix kern.Index) *val {
 			x = e.lift1(x, func(a build.V) build.V { return e.Mul(a, likeI(a, d.Coef)) })
 		}
 		out = e.lift2(out, x, func(a, b build.V) build.V { return e.Add(a, b) })
-	}
-	if e.lane != nil {
-		if c := ix.Coef(e.lane); c != 0 {
-			steps := &val{}
-			for u := 0; u < e.unit; u++ {
-				steps.v = append(steps.v, e.steps(u, c))
-			}
-			out = e.lift2(out, steps, func(a, b build.V) build.V { return e.Add(a, b) })
-		}
 	}
 	return out
 }
@@ -724,7 +731,7 @@ func (e *emitter) vectorizable(n *kern.Node) bool {
 // accumulator is unit vectors, added up in a fixed order at the end.
 func (e *emitter) vectorLoop(n *kern.Node) error {
 	v := n.Vars[0]
-	e.lane = v
+	e.lane, e.aligned = v, true
 	defer func() { e.lane, e.unit, e.mask = nil, 1, nil }()
 	unit := e.units(n.Body)
 	for unit > 1 && v.Extent < unit*e.vl {

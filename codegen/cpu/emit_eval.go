@@ -186,13 +186,41 @@ func (e *emitter) divide(a, b build.V) build.V {
 	return e.Select(minus, e.Sub(likeI(a, 0), a), e.SDiv(a, safe))
 }
 
-// random emits word 0 of Philox with counter (at, stream, 0, 0) and key
-// (seed, step), as kern.Uniform defines it.
+// random emits a random number, as kern.Uniform defines it. Elements side by
+// side share evaluations of Philox; other lanes take one of four words each.
 func (e *emitter) random(n *kern.Node) *val {
-	at := e.index(n.At)
+	seed, step := e.vals[n.Args[0].ID], e.vals[n.Args[1].ID]
+	if e.fours(n.At) && seed.uniform() && step.uniform() {
+		first := e.first(n.At).s
+		first = e.LShr(first, likeI(first, 2))
+		out := &val{}
+		for u := range e.unit {
+			from := e.Add(first, likeI(first, u*e.vl/4))
+			w := vmath.PhiloxRun(e.Func, from, uint32(n.I), [2]build.V{seed.s, step.s}, e.vl)
+			out.v = append(out.v, vmath.Uniform(e.Func, w))
+		}
+		return out
+	}
 	return e.lift(func(a []build.V) build.V {
 		z := likeI(a[0], 0)
-		w := vmath.Philox(e.Func, [4]build.V{a[0], likeI(a[0], int(int32(n.I))), z, z}, [2]build.V{a[1], a[2]})
-		return vmath.Uniform(e.Func, w[0])
-	}, at, e.vals[n.Args[0].ID], e.vals[n.Args[1].ID])
+		w := vmath.Philox(e.Func, [4]build.V{e.LShr(a[0], likeI(z, 2)), likeI(z, int(int32(n.I))), z, z}, [2]build.V{a[1], a[2]})
+		odd := e.Ne(e.And(a[0], likeI(z, 1)), z)
+		upper := e.Ne(e.And(a[0], likeI(z, 2)), z)
+		word := e.Select(upper, e.Select(odd, w[3], w[2]), e.Select(odd, w[1], w[0]))
+		return vmath.Uniform(e.Func, word)
+	}, e.index(n.At), seed, step)
+}
+
+// fours reports whether the lanes of at are elements side by side, the first a
+// multiple of 4.
+func (e *emitter) fours(at kern.Index) bool {
+	if e.lane == nil || !e.aligned || !at.Runs(e.lane, 4) {
+		return false
+	}
+	for _, d := range at.Ind {
+		if !e.vals[d.Node.ID].uniform() {
+			return false
+		}
+	}
+	return true
 }

@@ -136,6 +136,7 @@ func (e *emitter) columns(body []*kern.Node, col *kern.Var, lo, hi build.V, cols
 	var err error
 	region := func(j build.V, u int, mask build.V) {
 		e.lane, e.unit, e.mask = col, u, masks(mask)
+		e.aligned = cols%4 == 0 || cols >= col.Extent
 		defer func() { e.lane, e.unit, e.mask = nil, 1, nil }()
 		e.vars[col.ID] = j
 		e.enter(body, col)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/x448/float16"
@@ -397,22 +398,95 @@ func TestOptimiserFormatsAreExact(t *testing.T) {
 	check(t, ss)
 }
 
+// Random numbers of elements that lie side by side from multiples of 4 on, and
+// of all others.
 func TestRandomBitsAreExact(t *testing.T) {
+	const rows, cols = 3, 44
+	gathered := func(b *kern.Builder, at kern.Index) kern.Index {
+		return kern.At(b.Load(b.Buf("id", ir.I32, rows+cols, kern.In), at))
+	}
+	flat := func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j) }
 	var ss []sample
-	for _, vector := range []bool{true, false} {
-		b := kern.NewBuilder("uniform")
-		i, j := b.Dim(3), b.Dim(41)
-		seed := b.Load(b.Buf("seed", ir.I32, 2, kern.In), kern.C(0))
-		step := b.Load(0, kern.C(1))
-		at := kern.V(i).Scale(41).Add(kern.V(j))
-		y := b.Buf("y", ir.F32, 3*41, kern.Out)
-		b.Store(y, at, b.Random(seed, step, 5, at))
-		if vector {
-			b.K.Vector = j
+	for _, c := range []struct {
+		name string
+		at   func(b *kern.Builder, i, j kern.Index) kern.Index
+		run  bool // four elements share an evaluation in vector lanes
+	}{
+		{"flat", flat, true},
+		{"from4", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j).Plus(4) }, true},
+		{"from5", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j).Plus(5) }, false},
+		{"late", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j).Plus(3 << 30) }, true},
+		{"negative", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(-8).Add(j).Plus(-40) }, true},
+		{"odd_rows", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols - 3).Add(j) }, false},
+		{"strided", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j.Scale(4)) }, false},
+		{"transposed", func(_ *kern.Builder, i, j kern.Index) kern.Index { return j.Scale(rows).Add(i) }, false},
+		{"row", func(_ *kern.Builder, i, _ kern.Index) kern.Index { return i }, false},
+		{"gathered_row", func(b *kern.Builder, i, j kern.Index) kern.Index { return gathered(b, i).Scale(cols).Add(j) }, true},
+		{"gathered_column", func(b *kern.Builder, i, j kern.Index) kern.Index {
+			return gathered(b, j.Plus(rows)).Scale(4).Add(j).Add(i.Scale(cols))
+		}, false},
+	} {
+		for _, lanes := range []string{"grid", "loop", "none"} {
+			for _, out := range []ir.DType{ir.F32, ir.F16} {
+				b := kern.NewBuilder(c.name + "_" + lanes)
+				i := b.Dim(rows)
+				key := b.Buf("key", ir.I32, 2, kern.In)
+				seed, step := b.Load(key, kern.C(0)), b.Load(key, kern.C(1))
+				y := b.Buf("y", out, rows*cols, kern.Out)
+				write := func(j *kern.Var) {
+					u := b.Random(seed, step, 0x7fffffff, c.at(b, kern.V(i), kern.V(j)))
+					if out == ir.F16 {
+						u = b.Round(ir.F16, b.F(1+0x1p-12), u)
+					}
+					b.Store(y, flat(b, kern.V(i), kern.V(j)), u)
+				}
+				if lanes == "loop" {
+					b.For(cols, nil, func(j *kern.Var) ([]*kern.Node, error) { write(j); return nil, nil })
+				} else {
+					j := b.Dim(cols)
+					write(j)
+					if lanes == "grid" {
+						b.K.Vector = j
+					}
+				}
+				k := b.Done()
+				// Rows are cut at multiples of 4, at others, and not at all.
+				for _, tile := range []int{20, 18, 64} {
+					k := *k
+					if tile != 20 && (lanes != "grid" || out == ir.F16) {
+						continue
+					}
+					run := c.run && lanes != "none" && tile != 18
+					for _, target := range build.Targets() {
+						if got := sharesPhilox(t, tiled(&k, 2, tile), target); got != run {
+							t.Errorf("%s, tiles of %d, %s: shares evaluations: %v, want %v", k.Name, tile, target.Name, got, run)
+						}
+					}
+					if lanes == "loop" {
+						tiled(&k, 1, 0)
+					}
+					ss = append(ss, sample{k: &k, exact: true, fill: func(b, i int, r *rand.Rand) float64 {
+						if b == 0 {
+							return float64(-1<<30 + 1234567890*i)
+						}
+						return float64(r.IntN(1 << 20))
+					}})
+				}
+			}
 		}
-		ss = append(ss, sample{k: tiled(b.Done(), 2, 20), exact: true, fill: func(_, i int, _ *rand.Rand) float64 { return float64(1<<30 + 12345*i) }})
 	}
 	check(t, ss)
+}
+
+// sharesPhilox reports whether lanes of k's code multiply by both factors of
+// Philox in turn, as the words of one counter do.
+func sharesPhilox(t *testing.T, k *kern.Kernel, target *build.Target) bool {
+	t.Helper()
+	text, err := Text(k, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(text, fmt.Sprintf("<i64 %d, i64 %d", 0xd2511f53, 0xcd9e8d57))
 }
 
 func TestIndexedAccess(t *testing.T) {

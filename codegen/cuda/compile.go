@@ -109,7 +109,7 @@ func emit(m *build.Module, t *Target, k *kern.Kernel) ([]Entry, error) {
 	if s := scatterOf(k); s != nil {
 		return emitScatter(m, k, s)
 	}
-	return emitLoops(m, k)
+	return emitLoops(m, t, k)
 }
 
 // templates are the hand-written kernels.

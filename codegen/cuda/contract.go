@@ -619,13 +619,18 @@ func (d *ending) sums(at Value) []Value {
 // tiles of 64x64 that sum 10,240 terms take 128 multiprocessors in place of 16.
 func (t *Target) parts(tiles, steps int) int {
 	parts := 1
-	if t.Name != "sm_90a" {
-		return 1
-	}
-	for parts < 8 && tiles*parts*2 <= multiprocessors && steps >= 16*parts {
+	for parts < t.together() && tiles*parts*2 <= multiprocessors && steps >= 16*parts {
 		parts *= 2
 	}
 	return parts
+}
+
+// together is how many blocks a cluster may have.
+func (t *Target) together() int {
+	if t.Name == "sm_90a" {
+		return 8
+	}
+	return 1
 }
 
 // meet waits for all threads of the block, or of the cluster.

@@ -6,7 +6,8 @@
 // build and printed by package ptx:
 //
 //   - loops (loops.go): a thread for every point of the grid, or several
-//     threads that share the loops of a point and add up what each has;
+//     threads, of a block or of a cluster's blocks, that share the loops of a
+//     point and add up what each has; scatter.go has the one with two loops;
 //   - products (contract.go, mma.go, wgmma.go): a kernel with a Contract becomes a blocked matrix
 //     product, whose tiles of operands are computed where they are copied to
 //     shared memory (the prologue) and whose results run through the rest of the

@@ -3,8 +3,8 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"slices"
 
-	"github.com/llir/llvm/ir/constant"
 	"github.com/llir/llvm/ir/enum"
 	"github.com/llir/llvm/ir/types"
 
@@ -39,6 +39,10 @@ type emitter struct {
 	live []Value
 	// once says that only this thread stores at the current place. Nil: every.
 	once Value
+	// shared counts the loops that load the same, by nest.read; kept is what was
+	// loaded for them, by that and the iteration.
+	shared map[string]int
+	kept   map[string][]Value
 	// loop, when set, emits a loop in place of the sequential one.
 	loop func(n *kern.Node) error
 	// pairs says that the target rounds two values to 16 bits in one instruction
@@ -73,7 +77,8 @@ func scalar(d ir.DType) types.Type {
 
 // newEmitter starts the body of k; the function's pointers are k's buffers.
 func newEmitter(f *build.Func, k *kern.Kernel) *emitter {
-	e := &emitter{Func: f, k: k, width: 1, vars: make([][]Value, k.NumVars), vals: make([][]Value, k.NumNodes), uses: make([]int, k.NumNodes), soft: absorbed(k)}
+	e := &emitter{Func: f, k: k, width: 1, vars: make([][]Value, k.NumVars), vals: make([][]Value, k.NumNodes), uses: make([]int, k.NumNodes),
+		soft: absorbed(k), shared: shareLoads(k), kept: map[string][]Value{}}
 	for i, b := range k.Bufs {
 		e.bases = append(e.bases, f.Pointer(i, storage(b.DType)))
 	}
@@ -107,10 +112,7 @@ func of(x []Value, p int) Value {
 
 // alike reports whether n, a pure node, is the same at all points.
 func (e *emitter) alike(n *kern.Node) bool {
-	same := e.alikeIndex(n.At)
-	for _, g := range n.Guards {
-		same = same && e.alikeIndex(g.At)
-	}
+	same := e.alikeIndex(n.At) && e.alikeGuards(n)
 	for _, a := range n.Args {
 		if n.Prim == kern.Add || n.Prim == kern.Sub {
 			for _, b := range a.Args { // of a product that is fused into the sum
@@ -120,6 +122,11 @@ func (e *emitter) alike(n *kern.Node) bool {
 		same = same && (e.vals[a.ID] == nil || len(e.vals[a.ID]) == 1)
 	}
 	return same
+}
+
+// alikeGuards reports whether n's guards are the same at all points.
+func (e *emitter) alikeGuards(n *kern.Node) bool {
+	return !slices.ContainsFunc(n.Guards, func(g kern.Guard) bool { return !e.alikeIndex(g.At) })
 }
 
 func (e *emitter) alikeIndex(ix kern.Index) bool {
@@ -136,20 +143,19 @@ func (e *emitter) alikeIndex(ix kern.Index) bool {
 	return true
 }
 
-// together reports whether the elements buf[at] of all points lie side by side,
-// the first at a multiple of the width.
-func (e *emitter) together(at kern.Index) bool {
-	w := e.width
-	if e.run == nil || w == 1 || at.Coef(e.run) != 1 || at.Const%w != 0 {
+// together reports whether the elements at of all points lie side by side, the
+// first at a multiple of n, which divides the width.
+func (e *emitter) together(at kern.Index, n int) bool {
+	if e.run == nil || e.width == 1 || e.width%n != 0 || !at.Runs(e.run, n) {
 		return false
 	}
 	for _, t := range at.Terms {
-		if t.Var != e.run && (t.Coef%w != 0 || t.Var.Extent > 1 && len(e.vars[t.Var.ID]) != 1) {
+		if t.Var != e.run && t.Var.Extent > 1 && len(e.vars[t.Var.ID]) != 1 {
 			return false
 		}
 	}
 	for _, d := range at.Ind {
-		if d.Coef%w != 0 || len(e.vals[d.Node.ID]) != 1 {
+		if len(e.vals[d.Node.ID]) != 1 {
 			return false
 		}
 	}
@@ -338,20 +344,13 @@ func (e *emitter) fusible(nodes []*kern.Node) map[*kern.Node]bool {
 	return fused
 }
 
-func in(nodes []*kern.Node, x *kern.Node) bool {
-	for _, n := range nodes {
-		if n == x {
-			return true
-		}
-	}
-	return false
-}
+func in(nodes []*kern.Node, x *kern.Node) bool { return slices.Contains(nodes, x) }
 
 func (e *emitter) node(n *kern.Node) error {
 	switch n.Prim {
 	case kern.Store:
 		d := e.k.Bufs[n.Buf].DType
-		if e.together(n.At) && (e.live == nil || len(e.live) == 1) && d.Size() > 1 {
+		if e.together(n.At, e.width) && (e.live == nil || len(e.live) == 1) && d.Size() > 1 {
 			e.where(e.once, e.liveAt(0), func() { e.storeTogether(n) })
 			return nil
 		}
@@ -369,12 +368,21 @@ func (e *emitter) node(n *kern.Node) error {
 		if e.loop != nil {
 			return e.loop(n)
 		}
-		return e.sequential(nestOf(n), build.Int(0), build.Int(1))
+		return e.sequential(nestOf(n), build.Int(0), 1)
 	case kern.Acc:
 		return fmt.Errorf("internal: kernel %s: %%%d: accumulator of no loop", e.k.Name, n.ID)
 	}
-	if n.Prim == kern.Load && len(n.Guards) == 0 && e.k.Bufs[n.Buf].DType.Size() > 1 && e.together(n.At) {
-		e.vals[n.ID] = e.loadTogether(n, nil)
+	switch {
+	case n.Prim == kern.Load && e.k.Bufs[n.Buf].DType.Size() > 1 && e.together(n.At, e.width) && e.alikeGuards(n):
+		e.vals[n.ID] = e.loadTogether(n, e.holds(n.Guards, 0))
+		return nil
+	case n.Prim == kern.Div && n.Type == ir.F32 && e.width > 1 && len(e.vals[n.Args[1].ID]) == 1 && !e.alike(n):
+		// One division for all points, and products.
+		r := e.FDiv(build.Float(1), e.arg(n, 1, 0))
+		e.vals[n.ID] = e.each(func(p int) Value { return e.FMul(e.arg(n, 0, p), r) })
+		return nil
+	case n.Prim == kern.Random && len(e.vals[n.Args[0].ID]) == 1 && len(e.vals[n.Args[1].ID]) == 1 && e.together(n.At, 4):
+		e.vals[n.ID] = e.randoms(e.arg(n, 0, 0), e.arg(n, 1, 0), uint32(n.I), e.index(n.At, 0))
 		return nil
 	}
 	var err error
@@ -488,104 +496,270 @@ func (n nest) extent() int { return points(n.vars) }
 // last is the variable that runs fastest.
 func (n nest) last() *kern.Var { return n.vars[len(n.vars)-1] }
 
-// sequential emits a loop whose iterations start at from and go on by step, an i32
-// each, and gives its accumulators their values.
-func (e *emitter) sequential(l nest, from, step Value) error {
-	n, v := l.inner, l.last()
-	var carried []Value
+// sequential emits a loop whose iterations start at from, below by, and go on by
+// by, and gives its accumulators their values.
+//
+// Several iterations are written out at a time and done in order, but all that they
+// load comes first: so it is under way together. ptxas neither unrolls a loop that
+// starts at a thread's number nor moves loads across a division.
+func (e *emitter) sequential(l nest, from Value, by int) error {
+	n := l.inner
+	var c []Value
 	for _, a := range n.Accs {
 		for range e.width {
-			carried = append(carried, identity(a))
+			c = append(c, identity(a))
 		}
 	}
 	loop, once := e.loop, e.once
 	e.loop, e.once = nil, nil
 	var err error
-	turn := func(i Value, c []Value) []Value {
-		if err != nil {
-			return c
-		}
-		e.unflatten(l.vars, i)
-		if e.run == v {
-			first := e.vars[v.ID][0]
-			e.set(v, e.each(func(p int) Value { return e.AddI(first, p) })...)
-		}
-		// A product that is only summed is fused into the sum.
-		skip := map[*kern.Node]bool{}
-		for _, a := range n.Accs {
-			if a.Combine == kern.Sum && a.Val.Prim == kern.Mul && a.Val.Type == ir.F32 && e.uses[a.Val.ID] == 1 && in(n.Body, a.Val) {
-				skip[a.Val] = true
-				e.uses[a.Val.ID] = 0
+	// batch does the iterations from i on; of the last one only those threads whose
+	// number is below the extent, if some is.
+	batch := func(i Value, turns int, last bool, at string, c []Value) []Value {
+		early := make([]map[*kern.Node][]Value, turns)
+		vars := make([][][]Value, turns)
+		var in Value
+		for u := range turns {
+			x := e.AddI(i, u*by)
+			if last && u == turns-1 {
+				in = e.Lt(x, build.Int(l.extent()))
+				x = e.Select(in, x, build.Int(0))
+			}
+			e.iterate(l, x)
+			early[u] = e.ahead(l, key(at, u))
+			for _, v := range l.vars {
+				vars[u] = append(vars[u], e.vars[v.ID])
 			}
 		}
-		err = e.body(n.Body)
-		for s := range skip {
-			e.uses[s.ID] = 1
-		}
-		if err != nil {
-			return c
-		}
-		next := []Value{}
-		for i, a := range n.Accs {
-			for p := range e.width {
-				old := c[i*e.width+p]
-				if skip[a.Val] {
-					next = append(next, e.FMA(of(e.vals[a.Val.Args[0].ID], p), of(e.vals[a.Val.Args[1].ID], p), old))
-				} else {
-					next = append(next, e.combine(a, old, of(e.vals[a.Val.ID], p)))
+		for u := range turns {
+			for j, v := range l.vars {
+				e.set(v, vars[u][j]...)
+			}
+			for x, v := range early[u] {
+				e.vals[x.ID] = v
+			}
+			turn := func() []Value {
+				if err != nil {
+					return c
 				}
+				var next []Value
+				next, err = e.turn(n, c)
+				return next
 			}
+			if last && u == turns-1 {
+				c = e.IfElse(in, turn, func() []Value { return c })
+			} else {
+				c = turn()
+			}
+			e.forget(n.Body)
 		}
-		e.forget(n.Body)
-		return next
+		return c
 	}
-	out := carried
-	stride, fixed := step.(*constant.Int)
-	extent := l.extent()
-	if turns := unroll(n); turns > 1 && fixed && extent >= turns*int(stride.X.Int64()) {
-		// Several iterations at a time, in order, so that their loads are under way
-		// together; ptxas doesn't unroll loops that start at a thread's number.
-		by := int(stride.X.Int64())
-		next := e.For(from, build.Int(extent-(turns-1)*by), build.Int(turns*by), append([]Value{from}, carried...), func(i Value, c []Value) []Value {
-			c = c[1:]
-			for u := range turns {
-				c = turn(e.AddI(i, u*by), c)
-			}
-			return append([]Value{e.AddI(i, turns*by)}, c...)
+	sure, rest := l.extent()/by, l.extent()%by > 0
+	total := sure
+	if rest {
+		total++
+	}
+	turns, at := total, fmt.Sprintf("by %d, %d: ", by, e.width)
+	if total > e.turns(l, at, 2*batchBytes) {
+		turns, at = ceil(total, ceil(total, e.turns(l, at, batchBytes))), ""
+	}
+	if full := sure / turns; full > 1 {
+		c = e.For(from, build.Int(full*turns*by), build.Int(turns*by), c, func(i Value, c []Value) []Value {
+			return batch(i, turns, false, "", c)
 		})
-		from, out = next[0], next[1:]
+		from = e.AddI(from, full*turns*by)
+		total -= full * turns
 	}
-	out = e.For(from, build.Int(extent), step, out, turn)
+	for total > 0 {
+		now := min(total, turns)
+		c = batch(from, now, rest && now == total, at, c)
+		from = e.AddI(from, now*by)
+		total -= now
+	}
 	e.loop, e.once = loop, once
 	if err != nil {
 		return err
 	}
 	for _, acc := range e.accs(l.outer) {
-		e.vals[acc.ID] = out[int(acc.I)*e.width : int(acc.I+1)*e.width]
+		e.vals[acc.ID] = c[int(acc.I)*e.width : int(acc.I+1)*e.width]
 	}
 	return nil
 }
 
-// unroll is how many iterations of a loop are written out: 4 of a small one.
-func unroll(loop *kern.Node) int {
-	weight := 0
-	for _, n := range loop.Body {
+// iterate sets the variables of a loop for iteration i.
+func (e *emitter) iterate(l nest, i Value) {
+	e.unflatten(l.vars, i)
+	if v := l.last(); e.run == v {
+		first := e.vars[v.ID][0]
+		e.set(v, e.each(func(p int) Value { return e.AddI(first, p) })...)
+	}
+}
+
+// turn does one iteration of a loop, with accumulators before it and after it.
+func (e *emitter) turn(n *kern.Node, c []Value) ([]Value, error) {
+	// A product that is only summed is fused into the sum.
+	skip := map[*kern.Node]bool{}
+	for _, a := range n.Accs {
+		if a.Combine == kern.Sum && a.Val.Prim == kern.Mul && a.Val.Type == ir.F32 && e.uses[a.Val.ID] == 1 && in(n.Body, a.Val) {
+			skip[a.Val] = true
+			e.uses[a.Val.ID] = 0
+		}
+	}
+	err := e.body(n.Body)
+	for s := range skip {
+		e.uses[s.ID] = 1
+	}
+	if err != nil {
+		return c, err
+	}
+	next := []Value{}
+	for i, a := range n.Accs {
+		for p := range e.width {
+			old := c[i*e.width+p]
+			if skip[a.Val] {
+				next = append(next, e.FMA(of(e.vals[a.Val.Args[0].ID], p), of(e.vals[a.Val.Args[1].ID], p), old))
+			} else {
+				next = append(next, e.combine(a, old, of(e.vals[a.Val.ID], p)))
+			}
+		}
+	}
+	return next, nil
+}
+
+// key names iteration u of a thread, of a loop that is written out whole; "" of
+// others.
+func key(at string, u int) string {
+	if at == "" {
+		return ""
+	}
+	return fmt.Sprint(at, u, " ")
+}
+
+// ahead loads what an iteration reads of buffers that the kernel doesn't write. With
+// at, the number of an iteration that is the same for all loops of the kernel,
+// what another of them loads too is kept for it.
+func (e *emitter) ahead(l nest, at string) map[*kern.Node][]Value {
+	out := map[*kern.Node][]Value{}
+	known := func(ix kern.Index) bool {
+		for _, d := range ix.Ind {
+			if e.vals[d.Node.ID] == nil {
+				return false
+			}
+		}
+		return true
+	}
+	for _, n := range l.inner.Body {
+		if n.Prim != kern.Load || e.uses[n.ID] == 0 || e.k.Bufs[n.Buf].Mode != kern.In || !known(n.At) {
+			continue
+		}
+		if slices.ContainsFunc(n.Guards, func(g kern.Guard) bool { return !known(g.At) }) {
+			continue
+		}
+		keep := at != "" && e.shared[l.read(n)] > 1 && in(e.k.Body, l.outer)
+		v := e.kept[at+l.read(n)]
+		if v == nil || !keep {
+			e.node(n)
+			v = e.vals[n.ID]
+		}
+		if keep {
+			e.kept[at+l.read(n)] = v
+		}
+		e.vals[n.ID] = v
+		out[n] = v
+	}
+	e.forget(l.inner.Body)
+	return out
+}
+
+// read says what n, of the loop's body, loads, in terms of the loop's variables; ""
+// for what doesn't depend on them, or on more.
+func (l nest) read(n *kern.Node) string {
+	if len(n.Guards) > 0 || len(n.At.Ind) > 0 {
+		return ""
+	}
+	s := fmt.Sprint(n.Buf, " ", n.At.Const)
+	moves := false
+	for _, t := range n.At.Terms {
+		v := t.Var.String()
+		if i := slices.Index(l.vars, t.Var); i >= 0 {
+			v = fmt.Sprintf("loop%d<%d", i, t.Var.Extent)
+			moves = true
+		}
+		s += fmt.Sprintf(" %s*%d", v, t.Coef)
+	}
+	if !moves {
+		return ""
+	}
+	return s
+}
+
+// shareLoads counts the loops of k that load the same.
+func shareLoads(k *kern.Kernel) map[string]int {
+	count := map[string]int{}
+	for _, x := range k.Body {
+		if x.Prim != kern.Loop {
+			continue
+		}
+		l := nestOf(x)
+		seen := map[string]bool{}
+		for _, n := range l.inner.Body {
+			if n.Prim == kern.Load {
+				if r := l.read(n); r != "" && !seen[r] {
+					seen[r] = true
+					count[r]++
+				}
+			}
+		}
+	}
+	return count
+}
+
+const (
+	// batchBytes is what a thread should have under way. With batchThreads of a
+	// multiprocessor at least, that is more than the 40 KB that the latency of memory
+	// takes.
+	batchBytes   = 160
+	batchThreads = 512
+	// batchNodes is how long a batch may be, in nodes.
+	batchNodes = 160
+)
+
+// turns is how many iterations of a loop are written out at most, to load so many
+// bytes at once; what is kept of other loops, by at, is not loaded.
+func (e *emitter) turns(l nest, at string, budget int) int {
+	weight, bytes := 0, 0
+	for _, n := range l.inner.Body {
 		switch n.Prim {
 		case kern.Loop, kern.Random:
 			return 1
 		case kern.Exp, kern.Log, kern.Tanh, kern.Div, kern.Sqrt:
 			weight += 4
+		case kern.Load:
+			weight++
+			if !slices.ContainsFunc(l.vars, func(v *kern.Var) bool { return n.At.Coef(v) != 0 }) {
+				continue
+			}
+			size := e.k.Bufs[n.Buf].DType.Size()
+			switch read := l.read(n); {
+			case e.kept[key(at, 0)+read] != nil:
+				size = 0
+			case e.shared[read] > 1:
+				size = 4 // kept as it is used
+			}
+			if e.run != nil && n.At.Coef(e.run) != 0 {
+				size *= e.width
+			}
+			bytes += size
 		default:
 			weight++
 		}
 	}
-	switch {
-	case weight <= 16:
-		return 4
-	case weight <= 40:
-		return 2
+	turns := min(8, batchNodes/max(1, weight))
+	if bytes > 0 {
+		turns = min(turns, budget/bytes)
 	}
-	return 1
+	return max(1, turns)
 }
 
 // forget drops the values of nodes, which are those of an iteration.

@@ -1,9 +1,11 @@
 package cuda_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/gouache-ml/gouache/codegen/cuda"
@@ -140,5 +142,70 @@ func TestFewTilesShareLongSums(t *testing.T) {
 			t.Errorf("%v: a cluster of %d blocks shares the sums, want 8", c, entries[0].Cluster)
 		}
 		check(t, kernel, "sm_90a", 1, 1e-6)
+	}
+}
+
+// Random numbers of a thread's neighbours from multiples of 4 on, and of all other
+// points: the evaluator's bits, and as many evaluations of Philox as written here.
+func TestRandomBitsAreExact(t *testing.T) {
+	const cols = 8192
+	flat := func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j) }
+	gathered := func(b *kern.Builder, at kern.Index) kern.Index {
+		return kern.At(b.Load(b.Buf("id", ir.I32, cols, kern.In), at))
+	}
+	for _, c := range []struct {
+		name string
+		at   func(b *kern.Builder, i, j kern.Index) kern.Index
+		out  ir.DType
+		loop bool // over the row, instead of in the grid
+		want int  // evaluations
+	}{
+		{"flat", flat, ir.F32, false, 1},
+		{"flat f16", flat, ir.F16, false, 2},
+		{"from 4", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j).Plus(4) }, ir.F16, false, 2},
+		{"from 5", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j).Plus(5) }, ir.F32, false, 4},
+		{"late", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j).Plus(3 << 30) }, ir.F32, false, 1},
+		{"strided", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j.Scale(4)) }, ir.F32, false, 4},
+		{"row", func(_ *kern.Builder, i, _ kern.Index) kern.Index { return i }, ir.F32, false, 1},
+		{"gathered row", func(b *kern.Builder, i, j kern.Index) kern.Index { return gathered(b, i).Scale(cols).Add(j) }, ir.F32, false, 1},
+		{"gathered column", func(b *kern.Builder, i, j kern.Index) kern.Index { return gathered(b, j).Scale(4).Add(j) }, ir.F32, false, 4},
+		{"loop", flat, ir.F16, true, 2},
+		{"loop from 5", func(_ *kern.Builder, i, j kern.Index) kern.Index { return i.Scale(cols).Add(j).Plus(5) }, ir.F16, true, 8},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := kern.NewBuilder("random")
+			rows := 33 // as few as give a thread 16 bytes of points
+			if c.out == ir.F16 && !c.loop {
+				rows = 66
+			}
+			i := b.Dim(rows)
+			key := b.Buf("key", ir.I32, 2, kern.In)
+			seed, step := b.Load(key, kern.C(0)), b.Load(key, kern.C(1))
+			y := b.Buf("y", c.out, rows*cols, kern.Out)
+			write := func(j *kern.Var) {
+				u := b.Random(seed, step, 0x7fffffff, c.at(b, kern.V(i), kern.V(j)))
+				if c.out == ir.F16 {
+					u = b.Round(ir.F16, b.F(1+0x1p-12), u)
+				}
+				b.Store(y, flat(b, kern.V(i), kern.V(j)), u)
+			}
+			if c.loop {
+				b.For(cols, nil, func(j *kern.Var) ([]*kern.Node, error) { write(j); return nil, nil })
+			} else {
+				write(b.Dim(cols))
+			}
+			k := b.Done()
+			check(t, k, "sm_90a", 1<<20, 0)
+			text, _, err := cuda.Text(k, cuda.Targets()[0], false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Each of ten rounds multiplies once by the first factor, the second what is
+			// the same for all counters.
+			rounds := strings.Count(text, fmt.Sprint(", ", 0xd2511f53-1<<32, ";")) / 2
+			if want := 1 + 9*c.want; rounds != want {
+				t.Errorf("%d rounds, want %d for %d evaluations\n%s", rounds, want, c.want, text)
+			}
+		})
 	}
 }

@@ -1,15 +1,19 @@
 package cuda
 
 import (
+	"slices"
+
 	"github.com/gouache-ml/gouache/codegen/cuda/build"
+	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 )
 
 // split is how the points and loops of a kernel are shared by the threads of a
-// block.
+// block, and loops by the blocks of a cluster.
 type split struct {
 	points int // of a block
-	lanes  int // threads that share the loops of a point; 1: a thread does all
+	lanes  int // threads of a block that share the loops of a point; 1: a thread does all
+	blocks int // of a cluster that share them too, each with lanes of its own
 	// across says that neighbouring threads have neighbouring points, and the
 	// lanes of a point lie a row apart; else lanes are neighbours.
 	across bool
@@ -26,20 +30,26 @@ const (
 	// fewPoints is what leaves most of a GPU idle at a thread a point: 132
 	// multiprocessors with room for 2,048 threads each, and some need more than
 	// a thread a loop for their bandwidth.
-	fewPoints = 132 * 1024
+	fewPoints = multiprocessors * 1024
+	// rowValues is how many elements of a row a thread should have: all that one
+	// batch of its loads brings.
+	rowValues = 16
 )
 
 // splitOf decides how k is shared out. Threads that share loops pay off where
-// the memory that a loop walks lies side by side, or points are few.
-func splitOf(k *kern.Kernel) split {
+// the memory that a loop walks lies side by side, or points are few. Up to most
+// blocks form a cluster.
+func splitOf(k *kern.Kernel, most int) split {
 	n := k.Points()
-	alone := split{points: 256, lanes: 1, width: 1}
+	alone := split{points: 256, lanes: 1, blocks: 1, width: 1}
 	if !k.HasLoop() {
-		if w := neighbours(k, k.Body, k.Dims[len(k.Dims)-1]); w > 1 && cheap(k) && n >= w*fewPoints/2 {
-			return split{points: 256 * w, lanes: 1, width: w, adjacent: true}
+		last := k.Dims[len(k.Dims)-1]
+		if w := neighbours(k, k.Body, last); w > 1 && cheap(k, last, w) && n >= w*fewPoints/2 {
+			alone.points, alone.width, alone.adjacent = 256*w, w, true
+			return alone
 		}
 		for _, w := range []int{4, 2} {
-			if n >= w*fewPoints*2 && cheap(k) {
+			if n >= w*fewPoints*2 && cheap(k, nil, w) {
 				alone.width = w
 				break
 			}
@@ -58,41 +68,62 @@ func splitOf(k *kern.Kernel) split {
 	case byPoint >= byLoop && n >= fewPoints:
 		return alone
 	case byPoint > byLoop || byPoint == byLoop && n >= warp:
-		// A thread has as many neighbours as it can load at once, so that enough
-		// bytes are under way. Threads side by side share memory sectors of 32
-		// bytes, so a block may be cut that narrow to have one for nearly every
-		// multiprocessor.
-		w := 1
-		if last := k.Dims[len(k.Dims)-1]; n >= warp {
-			w = neighbours(k, k.Body, last)
-		}
-		x := warp
-		for x > 1 && x*w*smallest(k) > 32 && (ceil(n, x*w) < 120 || x*w*smallest(k) > 128) {
-			x /= 2
-		}
-		lanes := 256 / x
-		for lanes*x < 512 && n*lanes < 2*fewPoints && extent >= 8*lanes {
-			lanes *= 2
-		}
-		for lanes > warp/x && lanes > extent {
-			lanes /= 2
-		}
-		return split{points: x * w, lanes: lanes, across: true, width: w, adjacent: w > 1}
+		return columns(k, extent, most)
 	case extent >= 1024 && n < fewPoints/warp:
-		return split{points: 1, lanes: 256, width: 1}
+		s := split{points: 1, lanes: 256, blocks: 1, width: 1}
+		for s.blocks < most && n*s.blocks < 4*multiprocessors && extent >= 2*rowValues*s.lanes*s.blocks {
+			s.blocks *= 2
+		}
+		return s
 	case extent <= 16:
-		return split{points: 16, lanes: 8, width: 1}
+		return split{points: 16, lanes: 8, blocks: 1, width: 1}
 	}
-	// Rows that several loops read should still be in the first-level cache for
-	// the second: those of 2,048 threads in 128 KiB.
 	lanes := warp
-	for bytes := reread(k); lanes < 256 && lanes*64 < bytes; {
+	for lanes < 512 && lanes*rowValues < extent {
 		lanes *= 2
 	}
 	if lanes > warp {
-		return split{points: 1, lanes: lanes, width: 1}
+		return split{points: 1, lanes: lanes, blocks: 1, width: 1}
 	}
-	return split{points: 4, lanes: warp, width: 1}
+	return split{points: 4, lanes: warp, blocks: 1, width: 1}
+}
+
+// columns is the split of a kernel whose neighbouring points walk neighbouring
+// memory. A thread has as many points as it can load at once; threads side by side
+// read a line of 128 bytes, or as little as a sector of 32 where there would be
+// too few blocks; and lanes, of several blocks if need be, have a row each.
+func columns(k *kern.Kernel, extent, most int) split {
+	n, w := k.Points(), 1
+	if n >= warp {
+		w = neighbours(k, k.Body, k.Dims[len(k.Dims)-1])
+	}
+	of := func(x int) (split, int) {
+		s := split{points: x * w, lanes: 256 / x, blocks: 1, across: true, width: w, adjacent: w > 1}
+		groups := ceil(n, s.points)
+		for s.blocks < most && groups*s.blocks < 2*multiprocessors && extent >= 8*s.lanes*s.blocks {
+			s.blocks *= 2
+		}
+		return s, groups * s.blocks
+	}
+	x := warp
+	for x > 1 && (x*w*smallest(k) > line || x*w >= 2*n) {
+		x /= 2
+	}
+	s, count := of(x)
+	for x > 1 && count < multiprocessors*9/10 && x*w*smallest(k) > 32 {
+		x /= 2
+		if narrow, c := of(x); c > count {
+			s, count = narrow, c
+		}
+	}
+	x = s.points / w
+	for s.threads() < 512 && n*s.lanes*s.blocks < 2*fewPoints && extent >= 8*s.lanes*s.blocks {
+		s.lanes *= 2
+	}
+	for s.lanes > warp/x && s.lanes > extent {
+		s.lanes /= 2
+	}
+	return s
 }
 
 // neighbours is how many values of v a thread had better take at once: 16 bytes
@@ -107,20 +138,13 @@ func neighbours(k *kern.Kernel, body []*kern.Node, v *kern.Var) int {
 	})
 	for ; w > 1; w /= 2 {
 		ok := v.Extent%w == 0
-		aligned := func(at kern.Index) bool {
-			ok := at.Coef(v) == 1 && at.Const%w == 0
-			for _, t := range at.Terms {
-				ok = ok && (t.Var == v || t.Coef%w == 0)
-			}
-			for _, d := range at.Ind {
-				ok = ok && d.Coef%w == 0
-			}
-			return ok
+		steady := func(gs []kern.Guard) bool {
+			return !slices.ContainsFunc(gs, func(g kern.Guard) bool { return g.At.Coef(v) != 0 || len(g.At.Ind) > 0 })
 		}
 		kern.Walk(body, func(n *kern.Node) {
 			switch n.Prim {
 			case kern.Load, kern.Store:
-				ok = ok && (n.At.Coef(v) == 0 || aligned(n.At) && len(n.Guards) == 0 && k.Bufs[n.Buf].DType.Size() > 1)
+				ok = ok && (n.At.Coef(v) == 0 || n.At.Runs(v, w) && steady(n.Guards) && k.Bufs[n.Buf].DType.Size() > 1)
 			case kern.Loop:
 				ok = ok && (!nested(n) || nestOf(n).inner != n)
 			}
@@ -142,13 +166,18 @@ func nested(loop *kern.Node) bool {
 	return false
 }
 
-// cheap reports whether several points at once fit into registers.
-func cheap(k *kern.Kernel) bool {
+// cheap reports whether w points at once fit into registers; they are
+// neighbours along run if it is given.
+func cheap(k *kern.Kernel, run *kern.Var, w int) bool {
 	n := 0
 	for _, x := range k.Body {
 		switch x.Prim {
 		case kern.Random:
-			n += 20
+			if run != nil && w%4 == 0 && x.At.Runs(run, 4) {
+				n += 5
+			} else {
+				n += 20
+			}
 		case kern.Load, kern.Store:
 			n += 2
 		default:
@@ -187,38 +216,6 @@ func walks(k *kern.Kernel) (extent, byLoop, byPoint int) {
 	return extent, byLoop, byPoint
 }
 
-// reread is how many bytes of a point's memory several of k's loops read.
-func reread(k *kern.Kernel) int {
-	loops := make([]map[int]bool, 0)
-	bytes := map[int]int{}
-	for _, l := range k.Body {
-		if l.Prim != kern.Loop {
-			continue
-		}
-		seen := map[int]bool{}
-		kern.Walk(l.Body, func(n *kern.Node) {
-			if n.Prim == kern.Load && n.At.Coef(l.Vars[0]) != 0 && len(n.At.Terms) > 1 {
-				seen[n.Buf] = true
-				bytes[n.Buf] = l.Vars[0].Extent * k.Bufs[n.Buf].DType.Size()
-			}
-		})
-		loops = append(loops, seen)
-	}
-	total := 0
-	for b, n := range bytes {
-		count := 0
-		for _, seen := range loops {
-			if seen[b] {
-				count++
-			}
-		}
-		if count > 1 {
-			total += n
-		}
-	}
-	return total
-}
-
 // smallest is the size of the smallest elements that k reads in its loops.
 func smallest(k *kern.Kernel) int {
 	size := 4
@@ -226,6 +223,24 @@ func smallest(k *kern.Kernel) int {
 		kern.Walk(l.Body, func(n *kern.Node) {
 			if n.Prim == kern.Load && len(n.At.Terms) > 1 {
 				size = min(size, k.Bufs[n.Buf].DType.Size())
+			}
+		})
+	}
+	return size
+}
+
+// largest is the size of the largest elements that loops of k walk side by side: runs
+// longer than 16 bytes of those fill no sector of memory in one access.
+func largest(k *kern.Kernel) int {
+	size := 1
+	for _, l := range k.Body {
+		if l.Prim != kern.Loop {
+			continue
+		}
+		in := nestOf(l)
+		kern.Walk(in.inner.Body, func(n *kern.Node) {
+			if (n.Prim == kern.Load || n.Prim == kern.Store) && n.At.Coef(in.last()) == 1 {
+				size = max(size, k.Bufs[n.Buf].DType.Size())
 			}
 		})
 	}
@@ -275,14 +290,27 @@ func ordered(k *kern.Kernel) bool {
 }
 
 // emitLoops writes a kernel without a product.
-func emitLoops(m *build.Module, k *kern.Kernel) ([]Entry, error) {
-	s := splitOf(k)
-	f := m.Kernel(k.Name, build.Limits{Threads: s.threads()}, 0, len(k.Bufs))
+func emitLoops(m *build.Module, target *Target, k *kern.Kernel) ([]Entry, error) {
+	s := splitOf(k, target.together())
+	n := k.Points()
+	blocks := ceil(n, s.points) * s.blocks
+	limits := build.Limits{Threads: s.threads(), Cluster: s.blocks}
+	if k.HasLoop() {
+		// Unasked, ptxas prefers more threads of a multiprocessor to loads under way,
+		// and puts what uses the first of a batch before the last. All blocks should
+		// run at once where that leaves 64 registers a thread.
+		limits.Blocks = ceil(blocks, multiprocessors)
+		if limits.Blocks*limits.Threads > 2*batchThreads {
+			limits.Blocks = max(1, batchThreads/limits.Threads)
+		}
+	}
+	f := m.Kernel(k.Name, limits, 0, len(k.Bufs))
 	e := newEmitter(f, k)
 	e.width = s.width
-	n := k.Points()
-	entry := Entry{Name: k.Name, Grid: [3]int{ceil(n, s.points), 1, 1}, Block: s.threads(), Args: allBuffers(k)}
-	first := e.MulI(e.BlockX(), s.points)
+	e.pairs = target.Tensor != ""
+	entry := Entry{Name: k.Name, Grid: [3]int{blocks, 1, 1}, Block: s.threads(), Args: allBuffers(k)}
+	rank, number := e.part(&entry, s.blocks)
+	first := e.MulI(number, s.points)
 	t := e.Thread()
 	var err error
 	body := func() {
@@ -347,94 +375,160 @@ func emitLoops(m *build.Module, k *kern.Kernel) ([]Entry, error) {
 		from := e.vars[last.ID][0]
 		e.set(last, e.each(func(p int) Value { return e.AddI(from, p) })...)
 	}
-	leader := e.Eq(lane, build.Int(0))
-	e.once = leader
-	shared := 0
+	lane = e.Add(e.MulI(rank, s.lanes), lane)
+	e.once = e.Eq(lane, build.Int(0))
+	g := &gathering{e: e, s: s, thread: t}
+	wide := 16 / largest(k)
 	e.loop = func(l *kern.Node) error {
-		from, step := lane, s.lanes
+		from, by := lane, s.lanes*s.blocks
 		in := nestOf(l)
-		if w := neighbours(k, in.inner.Body, in.last()); !s.across && w > 1 {
+		if w := min(wide, neighbours(k, in.inner.Body, in.last())); !s.across && w > 1 {
 			e.width, e.run = w, in.last()
-			from, step = e.MulI(lane, w), s.lanes*w
+			from, by = e.MulI(lane, w), by*w
 		}
-		err := e.sequential(in, from, build.Int(step))
+		err := e.sequential(in, from, by)
 		if !s.across {
 			e.width, e.run = 1, nil
 		}
 		if err != nil {
 			return err
 		}
-		for _, acc := range e.accs(l) {
-			a, xs := l.Accs[acc.I], e.vals[acc.ID]
-			if s.across {
-				shared = max(shared, 4*s.width*x*s.threads()/warp)
-				e.vals[acc.ID] = e.gatherAcross(s, a, xs, t)
-				continue
+		accs := e.accs(l)
+		var as []kern.Reduction
+		var xs [][]Value
+		for _, acc := range accs {
+			a, x := l.Accs[acc.I], e.vals[acc.ID]
+			if !s.across {
+				sum := x[0]
+				for _, y := range x[1:] {
+					sum = e.combine(a, sum, y)
+				}
+				x = []Value{sum}
 			}
-			sum := xs[0]
-			for _, y := range xs[1:] {
-				sum = e.combine(a, sum, y)
-			}
-			for d := min(s.lanes, warp) / 2; d > 0; d /= 2 {
-				sum = e.combine(a, sum, e.ShuffleXor(sum, d))
-			}
-			if s.lanes > warp {
-				shared = max(shared, 4*s.threads()/warp)
-				sum = e.gather(s.threads()/warp, a, []Value{sum}, t, 1)[0]
-			}
-			e.vals[acc.ID] = []Value{sum}
+			as, xs = append(as, a), append(xs, x)
+		}
+		for i, sums := range g.gather(as, xs) {
+			e.vals[accs[i].ID] = sums
 		}
 		return nil
 	}
 	body()
-	e.Return()
-	entry.Shared = shared
+	if s.blocks > 1 {
+		e.leave(s.blocks)
+	} else {
+		e.Return()
+	}
+	entry.Shared = e.SharedBytes
 	return []Entry{entry}, err
 }
 
-// gatherAcross combines the accumulators of a block whose threads are across:
-// within a warp by shuffles, then over the warps. Every thread gets the sums of
-// its points.
-func (e *emitter) gatherAcross(s split, a kern.Reduction, xs []Value, t Value) []Value {
-	x := s.points / s.width
-	out := append([]Value(nil), xs...)
-	for p := range out {
-		for d := x; d < warp; d *= 2 {
-			out[p] = e.combine(a, out[p], e.ShuffleXor(out[p], d))
-		}
-	}
-	return e.gather(s.threads()/warp, a, out, t, x)
+// gathering puts together what the threads that share a point have added up.
+type gathering struct {
+	e      *emitter
+	s      split
+	thread Value
 }
 
-// gather combines values of a block's warps through shared memory, one after the
-// other; the first each threads of a warp have what differs between its threads.
-func (e *emitter) gather(warps int, a kern.Reduction, xs []Value, t Value, each int) []Value {
-	if warps == 1 {
-		return xs
+// gather combines accumulators, each of which has a value for every point of the
+// thread: those of a warp by shuffles, then those of the block's warps, then
+// those of the cluster's blocks, in their order. Every thread gets the sums of its
+// points.
+func (g *gathering) gather(as []kern.Reduction, xs [][]Value) [][]Value {
+	e, s := g.e, g.s
+	// Within a warp, each threads have points of their own; sums of so many warps
+	// belong together.
+	each, warps := 1, max(1, s.lanes/warp)
+	from, to := 1, min(s.lanes, warp)
+	if s.across {
+		each, warps = s.points/s.width, s.threads()/warp
+		from, to = each, warp
 	}
-	ty := build.Shared(scalar(a.Val.Type)).ElemType
-	e.Shared(4 * len(xs) * each * warps)
-	lane, w := e.AndI(t, warp-1), e.Shr(t, 5)
-	place := func(p int, w, lane Value) Value {
-		return e.SharedAt(e.MulI(e.Add(e.MulI(e.AddI(w, p*warps), each), lane), 4), ty)
+	out := make([][]Value, len(as))
+	for i, a := range as {
+		out[i] = append([]Value(nil), xs[i]...)
+		for p := range out[i] {
+			for d := from; d < to; d *= 2 {
+				out[i][p] = e.combine(a, out[i][p], e.ShuffleXor(out[i][p], d))
+			}
+		}
 	}
-	e.Barrier() // what was read before may be overwritten
+	if len(as) == 0 || warps*s.blocks == 1 {
+		return out
+	}
+	// Rows of shared memory: the sums of each warp, of the block and of the cluster.
+	// No two loops use the same, so nobody waits for what was read before.
+	count := len(out[0]) * each // sums of an accumulator
+	row := 4 * count * len(as)
+	block, cluster, rows := 0, 0, warps
+	if warps > 1 && (count > 1 || s.blocks > 1) {
+		block, rows = rows, rows+1
+	}
+	if s.blocks > 1 {
+		cluster, rows = rows, rows+1
+	}
+	base := e.SharedBytes
+	e.Shared(base + rows*row)
+	place := func(r, i int, j Value) Value {
+		ty := build.Shared(scalar(as[i].Val.Type)).ElemType
+		return e.SharedAt(e.AddI(e.MulI(j, 4), base+r*row+4*count*i), ty)
+	}
+	lane, w := e.AndI(g.thread, warp-1), e.Shr(g.thread, 5)
 	e.If(e.Lt(lane, build.Int(each)), func() {
-		for p, x := range xs {
-			e.Store(x, place(p, w, lane))
+		for i := range as {
+			for p, x := range out[i] {
+				at := e.Add(e.MulI(w, row/4), e.AddI(lane, p*each))
+				e.Store(x, place(0, i, at))
+			}
 		}
 	})
-	e.Barrier()
-	mine := e.AndI(t, each-1)
-	out := make([]Value, len(xs))
-	for p := range xs {
-		for i := range warps {
-			y := e.Load(place(p, build.Int(i), mine))
-			if i == 0 {
-				out[p] = y
-			} else {
-				out[p] = e.combine(a, out[p], y)
+	// Each sum is one thread's, so that few loads follow one another.
+	total := func(to int, terms int, term func(i, t int, j Value) Value) {
+		slots := max(1, s.threads()/count)
+		for i, a := range as {
+			j := e.AddI(g.thread, -(i%slots)*count)
+			e.If(e.Below(j, build.Int(count)), func() {
+				sum := term(i, 0, j)
+				for t := 1; t < terms; t++ {
+					sum = e.combine(a, sum, term(i, t, j))
+				}
+				e.Store(sum, place(to, i, j))
+			})
+		}
+	}
+	last := 0
+	if warps > 1 {
+		e.Barrier()
+		if count == 1 && s.blocks == 1 {
+			for i, a := range as {
+				for w := range warps {
+					x := e.Load(place(w, i, build.Int(0)))
+					if w > 0 {
+						x = e.combine(a, out[i][0], x)
+					}
+					out[i][0] = x
+				}
 			}
+			return out
+		}
+		total(block, warps, func(i, t int, j Value) Value { return e.Load(place(t, i, j)) })
+		last = block
+	}
+	e.meet(s.blocks)
+	if s.blocks > 1 {
+		total(cluster, s.blocks, func(i, t int, j Value) Value {
+			x := e.Call("gpu.cluster.load", build.F32, e.Address(place(last, i, j)), build.Int(t))
+			if as[i].Val.Type == ir.I32 {
+				x = e.Bits(x, build.I32)
+			}
+			return x
+		})
+		e.Barrier()
+		last = cluster
+	}
+	mine := e.AndI(g.thread, each-1)
+	for i := range as {
+		for p := range out[i] {
+			out[i][p] = e.Load(place(last, i, e.AddI(mine, p*each)))
 		}
 	}
 	return out

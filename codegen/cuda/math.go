@@ -106,10 +106,29 @@ func (e *emitter) poly(x Value, cs ...float64) Value {
 	return p
 }
 
-// random is word 0 of Philox4x32-10 with counter (at, stream, 0, 0) and key
-// (seed, step), as kern.Uniform defines it.
+// random is a random number, as kern.Uniform defines it.
 func (e *emitter) random(seed, step Value, stream uint32, at Value) Value {
-	c := [4]Value{at, build.Word(stream), build.Int(0), build.Int(0)}
+	w := e.philox(seed, step, stream, e.Shr(at, 2))
+	odd := e.Eq(e.AndI(at, 1), build.Int(1))
+	upper := e.Eq(e.AndI(at, 2), build.Int(2))
+	return e.uniform(e.Select(upper, e.Select(odd, w[3], w[2]), e.Select(odd, w[1], w[0])))
+}
+
+// randoms is random at the width's neighbours, the first of which is a multiple
+// of 4: four of them have one evaluation of Philox.
+func (e *emitter) randoms(seed, step Value, stream uint32, first Value) []Value {
+	var out []Value
+	for p := 0; p < e.width; p += 4 {
+		for _, w := range e.philox(seed, step, stream, e.AddI(e.Shr(first, 2), p/4)) {
+			out = append(out, e.uniform(w))
+		}
+	}
+	return out
+}
+
+// philox is Philox4x32-10 with counter (i, stream, 0, 0) and key (seed, step).
+func (e *emitter) philox(seed, step Value, stream uint32, i Value) [4]Value {
+	c := [4]Value{i, build.Word(stream), build.Int(0), build.Int(0)}
 	k0, k1 := seed, step
 	m0, m1 := build.Word(0xd2511f53), build.Word(0xcd9e8d57)
 	for round := range 10 {
@@ -120,7 +139,12 @@ func (e *emitter) random(seed, step Value, stream uint32, at Value) Value {
 		hi1, lo1 := e.MulHi(c[2], m1), e.Mul(c[2], m1)
 		c = [4]Value{e.Xor(e.Xor(hi1, c[1]), k0), lo1, e.Xor(e.Xor(hi0, c[3]), k1), lo0}
 	}
-	b := e.FAdd(e.ToFloat(e.Shr(c[0], 9)), build.Float(0.5))
+	return c
+}
+
+// uniform turns 32 random bits into a number inside (0,1).
+func (e *emitter) uniform(bits Value) Value {
+	b := e.FAdd(e.ToFloat(e.Shr(bits, 9)), build.Float(0.5))
 	return e.FMul(b, build.Float(0x1p-23))
 }
 

@@ -299,7 +299,7 @@ func (e *emitter) granule(root *kern.Node, along *kern.Var, ok func(p int) Value
 	for _, n := range nodes {
 		var vals []Value
 		switch {
-		case n.Prim == kern.Load && alike && e.together(n.At) && e.k.Bufs[n.Buf].DType.Size() > 1:
+		case n.Prim == kern.Load && alike && e.together(n.At, e.width) && e.k.Bufs[n.Buf].DType.Size() > 1:
 			vals = e.loadTogether(n, holds[0])
 		case n.Prim == kern.Load:
 			bare := *n

@@ -31,7 +31,7 @@ type inlineInfo struct {
 }
 
 // maxHeavy is how many expensive operations (exp, log, division; a random
-// number counts ten) a value used several times may cost and still be
+// number counts four) a value used several times may cost and still be
 // recomputed: one is about 0.3 ns an element vectorised, about what storing
 // and reloading it costs.
 const maxHeavy = 4

@@ -299,6 +299,6 @@ func Philox(ctr [4]uint32, key [2]uint32) [4]uint32 {
 // Uniform is the number Random gives: in (0,1), an odd multiple of 2^-24, so
 // that f32 holds it exactly and it is never 0 or 1.
 func Uniform(seed, step, stream, element uint32) float64 {
-	w := Philox([4]uint32{element, stream, 0, 0}, [2]uint32{seed, step})
-	return (float64(w[0]>>9) + 0.5) / (1 << 23)
+	w := Philox([4]uint32{element / 4, stream, 0, 0}, [2]uint32{seed, step})
+	return (float64(w[element%4]>>9) + 0.5) / (1 << 23)
 }

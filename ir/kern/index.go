@@ -125,6 +125,19 @@ func (a Index) Coef(v *Var) int {
 	return 0
 }
 
+// Runs reports whether a goes from element to element with v, and is a multiple
+// of n wherever v is one, whatever the other variables and gathers are.
+func (a Index) Runs(v *Var, n int) bool {
+	ok := a.Coef(v) == 1 && a.Const%n == 0
+	for _, t := range a.Terms {
+		ok = ok && (t.Var == v || t.Coef%n == 0)
+	}
+	for _, d := range a.Ind {
+		ok = ok && d.Coef%n == 0
+	}
+	return ok
+}
+
 // IsConst reports whether a has no variable part.
 func (a Index) IsConst() bool { return len(a.Terms) == 0 && len(a.Ind) == 0 }
 

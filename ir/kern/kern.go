@@ -463,9 +463,10 @@ func (b *Builder) Cast(to ir.DType, x *Node) *Node {
 	return b.add(&Node{Prim: Cast, Type: to, Args: []*Node{x}})
 }
 
-// Random is uniform in (0,1): word 0 of Philox4x32-10 with counter
-// (at, stream, 0, 0) and key (seed, step), mapped as (w>>9 + 0.5) / 2^23.
-// seed and step are i32 scalars; stream tells uses within one step apart.
+// Random is uniform in (0,1): word at%4 of Philox4x32-10 with counter
+// (at/4, stream, 0, 0) and key (seed, step), at taken as unsigned, mapped as
+// (w>>9 + 0.5) / 2^23. So four neighbours share one evaluation of Philox. seed
+// and step are i32 scalars; stream tells uses within one step apart.
 func (b *Builder) Random(seed, step *Node, stream int, at Index) *Node {
 	return b.add(&Node{Prim: Random, Type: ir.F32, Args: []*Node{seed, step}, I: int64(stream), At: at})
 }

@@ -28,6 +28,9 @@ var functions = []function{
 	{"erf", Erf, math.Erf, 2, math.Inf(-1), math.Inf(1)},
 }
 
+// runStream is the second word of philox_run's counters.
+const runStream = 0xdeadbeef
+
 // bench holds the compiled functions of one target: name for vectors, name_1 for scalars.
 type bench struct {
 	lib   *cpu.Library
@@ -74,6 +77,14 @@ func newBench(t testing.TB, target *build.Target) *bench {
 		k.Store(r[j], k.Offset(out, j*target.Lanes))
 		k.Store(Uniform(k, r[j]), k.Offset(out, (4+j)*target.Lanes))
 	}
+	k.Return()
+	// philox_run: from the counter at args[0] on, key in slots 2 and 3.
+	k, args, _, _, _ = m.Kernel("philox_run")
+	in, out = k.SlotPtr(args, 0, build.I32), k.SlotPtr(args, 1, build.I32)
+	for j := range key {
+		key[j] = k.Trunc(k.Slot(args, 2+j), build.I32)
+	}
+	k.Store(PhiloxRun(k, k.Load(build.I32, in), runStream, key, target.Lanes), out)
 	k.Return()
 	lib, err := jit.Load(m)
 	if err != nil {
@@ -262,6 +273,32 @@ func TestPhiloxGivesTheKnownAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The counters of a run one by one, which the known answers vouch for.
+func TestPhiloxRunGivesTheWordsOfItsCounters(t *testing.T) {
+	eachTarget(t, func(t *testing.T, b *bench, target *build.Target) {
+		in, out := b.arena.I32(64, floats), b.arena.I32(64+4*floats, floats)
+		s := b.arena.I64(0, 4)
+		for _, key := range [][2]uint32{{0, 0}, {0xffffffff, 1 << 31}, {0xa4093822, 0x299f31d0}} {
+			for _, first := range []uint32{0, 1, 0x243f6a88, 0xfffffffe} {
+				s[2], s[3] = int64(key[0]), int64(key[1])
+				in[0] = int32(first)
+				b.run(t, "philox_run")
+				got := append([]int32(nil), out[:target.Lanes]...)
+				for l := range target.Lanes {
+					in[l], in[target.Lanes+l] = int32(first+uint32(l/4)), int32(runStream-1<<32)
+					in[2*target.Lanes+l], in[3*target.Lanes+l] = 0, 0
+				}
+				b.run(t, "philox")
+				for l, w := range got {
+					if want := out[l%4*target.Lanes+l]; w != want {
+						t.Errorf("key %x, from %d: lane %d is %#x, want %#x", key, first, l, uint32(w), uint32(want))
+					}
+				}
+			}
+		}
+	})
 }
 
 func BenchmarkFunctions(b *testing.B) {
