@@ -450,23 +450,27 @@ func (e *emitter) combine(a kern.Reduction, x, y Value) Value {
 	return e.Maximum(x, y)
 }
 
-// nest is a loop, or several of which each does nothing but run the next and take in
+// nest is a loop, or several of which each does little but run the next and take in
 // what that added up: one loop over all their iterations, the innermost running
-// fastest.
+// fastest. What the outer ones do before is done in each iteration.
 type nest struct {
 	outer, inner *kern.Node
 	vars         []*kern.Var
+	before       []*kern.Node
 }
 
 func nestOf(l *kern.Node) nest {
-	n := nest{l, l, []*kern.Var{l.Vars[0]}}
+	n := nest{outer: l, inner: l, vars: []*kern.Var{l.Vars[0]}}
 	for {
 		var next *kern.Node
+		var before []*kern.Node
 		for _, x := range n.inner.Body {
 			switch {
 			case x.Prim == kern.Loop && next == nil:
 				next = x
 			case x.Prim == kern.Acc && x.Args[0] == next:
+			case next == nil && little(x) && len(n.before)+len(before) < 8:
+				before = append(before, x)
 			default:
 				return n
 			}
@@ -481,7 +485,17 @@ func nestOf(l *kern.Node) nest {
 		}
 		n.inner = next
 		n.vars = append(n.vars, next.Vars[0])
+		n.before = append(n.before, before...)
 	}
+}
+
+// little reports whether n is an instruction or two, such as of an index.
+func little(n *kern.Node) bool {
+	switch n.Prim {
+	case kern.Const, kern.Pos, kern.Load, kern.Cast, kern.Neg, kern.Abs, kern.Add, kern.Sub, kern.Mul, kern.Min, kern.Max:
+		return true
+	}
+	return false
 }
 
 func stores(body []*kern.Node) bool {
@@ -526,7 +540,14 @@ func (e *emitter) sequential(l nest, from Value, by int) error {
 				x = e.Select(in, x, build.Int(0))
 			}
 			e.iterate(l, x)
+			if er := e.body(l.before); er != nil {
+				err = er
+			}
 			early[u] = e.ahead(l, key(at, u))
+			for _, x := range l.before {
+				early[u][x] = e.vals[x.ID]
+			}
+			e.forget(l.before)
 			for _, v := range l.vars {
 				vars[u] = append(vars[u], e.vars[v.ID])
 			}
@@ -552,6 +573,7 @@ func (e *emitter) sequential(l nest, from Value, by int) error {
 				c = turn()
 			}
 			e.forget(n.Body)
+			e.forget(l.before)
 		}
 		return c
 	}

@@ -69,6 +69,32 @@ func parted(rows, first, n int, in ir.DType) *kern.Kernel {
 	return b.Done()
 }
 
+// gathered are sums of squares of so many rows of n elements, which a list picks.
+func gathered(parts, rows, n int) *kern.Kernel {
+	b := kern.NewBuilder("gathered")
+	i := b.Dim(parts)
+	list := b.Buf("list", ir.F32, parts*rows, kern.In)
+	x := b.Buf("x", ir.F32, rows*n, kern.In)
+	one := func(n int, body func(v *kern.Var) *kern.Node) *kern.Node {
+		s, err := b.For(n, []kern.Combine{kern.Sum}, func(v *kern.Var) ([]*kern.Node, error) { return []*kern.Node{body(v)}, nil })
+		if err != nil {
+			panic(err)
+		}
+		return s[0]
+	}
+	total := one(rows, func(r *kern.Var) *kern.Node {
+		// Some row for any number.
+		l := b.Load(list, kern.V(i).Scale(rows).Add(kern.V(r)))
+		row := b.Cast(ir.I32, b.Op(kern.Mul, b.Op(kern.Min, b.Op(kern.Abs, l), b.F(0.999)), b.F(float64(rows))))
+		return one(n, func(v *kern.Var) *kern.Node {
+			y := b.Load(x, kern.At(row).Scale(n).Add(kern.V(v)))
+			return b.Op(kern.Mul, y, y)
+		})
+	})
+	b.Store(b.Buf("sum", ir.F32, parts, kern.Out), kern.V(i), total)
+	return b.Done()
+}
+
 // Sizes that leave the last batch of loads, the last iteration of a thread or the last
 // block unfinished, and sums that one block has or the blocks of a cluster.
 func TestLoops(t *testing.T) {
@@ -78,6 +104,7 @@ func TestLoops(t *testing.T) {
 		cluster int // on sm_90a
 	}{
 		{"rows of a warp", sums(5, 300, false), 0},
+		{"rows that a list picks", gathered(3, 50, 36), 0},
 		{"rows of a block", sums(5, 1000, false), 0},
 		{"rows of half a block", sums(5, 400, false), 0},
 		{"rows of clusters", sums(3, 70000, false), 8},
