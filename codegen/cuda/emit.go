@@ -32,7 +32,7 @@ type emitter struct {
 	vars  [][]Value // i32, by Var.ID, then point; one for all points alike
 	vals  [][]Value // by Node.ID, likewise
 	uses  []int     // by Node.ID
-	soft  []bool    // by Node.ID: exponentials, and 1 and more added to one (absorbed)
+	soft  []bool    // by Node.ID: what a sum absorbs, and such sums (absorbed)
 
 	// live says which points exist: stores of others are left out. Their
 	// variables must be those of a point that exists. Nil: all.
@@ -867,6 +867,9 @@ func (e *emitter) eval(n *kern.Node, p int) (Value, error) {
 	case kern.Tanh:
 		return e.tanh(arg(0)), nil
 	case kern.Sqrt:
+		if e.soft[n.ID] {
+			return e.FastSqrt(arg(0)), nil
+		}
 		return e.Sqrt(arg(0)), nil
 	case kern.Floor:
 		return e.Floor(arg(0)), nil

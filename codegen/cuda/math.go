@@ -26,35 +26,42 @@ func (e *emitter) exp(a Value) Value {
 	return e.Select(inside, r, y)
 }
 
-// absorbed finds, by Node.ID, exponentials that only sums with 1 or more read, and these sums: the
-// logistic function and what is made of it. An error of e^a relative to itself is less of one
-// relative to 1+e^a, however far it grows with a (to 64 half ulps at 88), so one multiplication and
-// one instruction do; and 1+e^a, never 0, is divided by as multiplied by its reciprocal. These
-// follow the largest products of a transformer, where an instruction for each element counts.
+// absorbed finds, by Node.ID, exponentials and roots that only sums with a larger constant read, and
+// these sums: the logistic function and what is made of it, and AdamW's divisor. An error of e^a
+// relative to itself is less of one relative to 1+e^a, however far it grows with a (to 64 half ulps
+// at 88), so one multiplication and one instruction do; a root of a denormal number, below 2^-63,
+// is nothing beside 2^-40 and more. Such sums, never 0 nor denormal, are divided by as multiplied by their
+// reciprocals. Each instruction for an element counts: logistic functions follow the largest
+// products of a transformer, and AdamW is bound by its arithmetic in 16 bits.
 func absorbed(k *kern.Kernel) []bool {
-	soft := make([]bool, k.NumNodes)
-	sum := func(n *kern.Node) (exp *kern.Node) {
+	least := map[kern.Prim]float64{kern.Exp: 1, kern.Sqrt: 0x1p-40}
+	term := func(n *kern.Node) *kern.Node {
 		for i, a := range n.Args {
-			if n.Prim == kern.Add && n.Type == ir.F32 && a.Prim == kern.Const && a.F >= 1 && n.Args[1-i].Prim == kern.Exp {
-				exp = n.Args[1-i]
+			if n.Prim != kern.Add || n.Type != ir.F32 || a.Prim != kern.Const {
+				continue
+			}
+			x := n.Args[1-i]
+			if c, ok := least[x.Prim]; ok && a.F >= c {
+				return x
 			}
 		}
-		return exp
+		return nil
 	}
+	soft := make([]bool, k.NumNodes)
 	kern.Walk(k.Body, func(n *kern.Node) {
-		if x := sum(n); x != nil {
+		if x := term(n); x != nil {
 			soft[x.ID] = true
 		}
 	})
 	kern.Walk(k.Body, func(n *kern.Node) {
 		n.EachRead(func(a *kern.Node) {
-			if a.Prim == kern.Exp && sum(n) != a {
+			if term(n) != a {
 				soft[a.ID] = false
 			}
 		})
 	})
 	kern.Walk(k.Body, func(n *kern.Node) {
-		if x := sum(n); x != nil && soft[x.ID] {
+		if x := term(n); x != nil && soft[x.ID] {
 			soft[n.ID] = true
 		}
 	})

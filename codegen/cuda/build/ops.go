@@ -266,6 +266,9 @@ func (f *Func) FAbs(a Value) Value { return f.Call("llvm.fabs.f32", F32, a) }
 // Sqrt is the square root within a unit in the last place.
 func (f *Func) Sqrt(a Value) Value { return f.Call("llvm.nvvm.sqrt.approx.f", F32, a) }
 
+// FastSqrt is Sqrt, but 0 where a is denormal: one instruction where Sqrt takes four.
+func (f *Func) FastSqrt(a Value) Value { return f.Call("llvm.nvvm.sqrt.approx.ftz.f", F32, a) }
+
 // Floor rounds down.
 func (f *Func) Floor(a Value) Value { return f.Call("llvm.floor.f32", F32, a) }
 

@@ -21,6 +21,7 @@ var intrinsics = map[string]struct {
 	"llvm.fma.f32":                 {"fma.rn.f32 $0, $1, $2, $3;", "f", "fff", true},
 	"llvm.fabs.f32":                {"abs.f32 $0, $1;", "f", "f", true},
 	"llvm.nvvm.sqrt.approx.f":      {"sqrt.approx.f32 $0, $1;", "f", "f", true},
+	"llvm.nvvm.sqrt.approx.ftz.f":  {"sqrt.approx.ftz.f32 $0, $1;", "f", "f", true},
 	"llvm.floor.f32":               {"cvt.rmi.f32.f32 $0, $1;", "f", "f", true},
 	"llvm.rint.f32":                {"cvt.rni.f32.f32 $0, $1;", "f", "f", true},
 	"llvm.maxnum.f32":              {"max.f32 $0, $1, $2;", "f", "ff", true},

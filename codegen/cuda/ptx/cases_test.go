@@ -284,6 +284,7 @@ func floatTests() []test {
 	}
 	near("ex2", (*build.Func).Ex2, math.Exp2)
 	near("fast_ex2", (*build.Func).FastEx2, math.Exp2)
+	near("fast_sqrt", (*build.Func).FastSqrt, math.Sqrt)
 	near("lg2", (*build.Func).Lg2, math.Log2)
 	near("rcp", (*build.Func).Rcp, func(x float64) float64 { return 1 / x })
 	near("tanh", func(f *build.Func, x build.Value) build.Value {
