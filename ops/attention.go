@@ -21,7 +21,9 @@ import (
 //	attention_fwd      q k v table -> out lse
 //	attention_bwd      q k v do out lse table -> dq dk dv delta
 //	attention_bwd      q k v do delta lse table -> dq dk dv
-//	attention_decode   q[B,1,H,D] k v pos[] keys -> out[B,1,H,D]
+//	attention_decode   q[B,1,H,D] k v pos[] keys from[B] -> out[B,1,H,D]
+//
+// attention_decode has the integer prefix besides; see AttentionDecodeOp.
 //
 // With s = scale * q.k over the allowed pairs and p = exp(s - lse):
 //
@@ -263,7 +265,7 @@ var attentionSamples = []attentionSample{
 	{mask.All(), 1, 16, 1, 4},
 	{mask.Causal(), 1, 33, 1, 2},
 	{mask.All(), 1, 67, 1, 8},
-	{mask.Row(5, 4, 4), 1, mask.Len(5, 4, 4), 2, 3},
+	{mask.Row(5, 4, 4), 2, mask.Len(5, 4, 4), 2, 3},
 	{mask.Column(3, 6, 6), 1, mask.Len(3, 6, 6), 1, 2},
 	{mask.Conv(4, 4, 4, 3), 1, mask.Len(4, 4, 4), 1, 5},
 }
@@ -425,11 +427,14 @@ func (AttentionGradOp) Samples() []Sample {
 }
 
 // AttentionDecodeOp is attention of the one query at position pos: q
-// [B,1,H,D] over caches k, v [B,T,H,D], pos i32[] in [0, T) and the key list
-// table of Mask over T positions. It reads only the keys the mask allows.
+// [B,1,H,D] over caches k, v [B,T,H,D], pos i32[] in [0, T), the key list
+// table of Mask over T positions, and from i32[B] in [0, B). Stream b has its
+// first Prefix positions in common with others: they are those of caches
+// from[b]. It reads only the keys the mask allows.
 type AttentionDecodeOp struct {
-	Mask  mask.Mask
-	Scale float64
+	Mask   mask.Mask
+	Scale  float64
+	Prefix int
 }
 
 // Name is attention_decode.
@@ -437,7 +442,7 @@ func (AttentionDecodeOp) Name() string { return "attention_decode" }
 
 // Infer gives the type of q.
 func (op AttentionDecodeOp) Infer(args []ir.Type) ([]ir.Type, error) {
-	if err := arity(args, 5); err != nil {
+	if err := arity(args, 6); err != nil {
 		return nil, err
 	}
 	if err := heads(args[1:3]); err != nil {
@@ -452,6 +457,12 @@ func (op AttentionDecodeOp) Infer(args []ir.Type) ([]ir.Type, error) {
 	}
 	if !isTable(args[4]) {
 		return nil, fmt.Errorf("the key list must be i32 of rank 1")
+	}
+	if want := ir.T(ir.I32, s[0]); !args[5].Equal(want) {
+		return nil, fmt.Errorf("the streams that prefixes are read from must be %s", want)
+	}
+	if op.Prefix < 0 || op.Prefix > s[1] {
+		return nil, fmt.Errorf("a prefix of %d positions is not within %d", op.Prefix, s[1])
 	}
 	if q := mask.FirstEmpty(op.Mask, s[1]); q >= 0 {
 		return nil, fmt.Errorf("mask %s allows position %d no key", op.Mask, q)
@@ -468,7 +479,8 @@ func (op AttentionDecodeOp) Cost(args, _ []ir.Type) ir.Cost {
 
 // Ref is attention by definition, from the mask and not from the key list.
 func (op AttentionDecodeOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
-	q, k, v, pos := args[0], args[1], args[2], int(args[3].Data[0])
+	q, pos := args[0], int(args[3].Data[0])
+	k, v := op.whole(args[1], args[5]), op.whole(args[2], args[5])
 	out := ir.NewTensor(outs[0])
 	s := k.Type.Shape
 	full := ir.NewTensor(k.Type) // the query among zeros, at its position
@@ -486,9 +498,22 @@ func (op AttentionDecodeOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor 
 	return []*ir.Tensor{out}
 }
 
+// whole is cache with every stream's prefix in its own place.
+func (op AttentionDecodeOp) whole(cache, from *ir.Tensor) *ir.Tensor {
+	s := cache.Type.Shape
+	out := &ir.Tensor{Type: cache.Type, Data: append([]float64(nil), cache.Data...)}
+	stream, prefix := s[1]*s[2]*s[3], op.Prefix*s[2]*s[3]
+	for b, other := range from.Data {
+		copy(out.Data[b*stream:], cache.Data[int(other)*stream:][:prefix])
+	}
+	return out
+}
+
 // Kernel is the template attention_decode.
 func (op AttentionDecodeOp) Kernel(args, outs []ir.Type) *kern.Kernel {
-	return attentionKernel(attentionDecode, op.Mask, args[1].Shape, op.Scale, args, outs, "q k v pos keys", "out")
+	k := attentionKernel(attentionDecode, op.Mask, args[1].Shape, op.Scale, args, outs, "q k v pos keys from", "out")
+	k.Template.Ints = append(k.Template.Ints, kern.Int{Key: "prefix", Val: op.Prefix})
+	return k
 }
 
 // Strides wants the elements of a head side by side.
@@ -497,22 +522,28 @@ func (AttentionDecodeOp) Strides(_ int, s []int) bool { return headStrides(s) }
 // VJP records that there is none.
 func (AttentionDecodeOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return undifferentiable(in) }
 
-// Samples covers first, middle and last positions.
+// Samples covers first, middle and last positions, without a prefix and with one
+// of several positions, each stream's own and another's.
 func (AttentionDecodeOp) Samples() []Sample {
 	var out []Sample
 	for i, s := range attentionSamples {
+		from := Fill{Kind: "data"}
+		for b := range s.b {
+			from.Data = append(from.Data, float64((b+i)%s.b))
+		}
 		x := ir.T(ir.F32, s.b, s.t, s.h, s.d)
 		tt, fill := tableFill(mask.Keys(s.m, s.t))
 		pos := Fill{Kind: "const", X: float64(i * (s.t - 1) / (len(attentionSamples) - 1))}
-		out = append(out, Sample{Op: AttentionDecodeOp{s.m, 1 / math.Sqrt(float64(s.d))},
-			Args: []ir.Type{x.With(s.b, 1, s.h, s.d), x, x, ir.T(ir.I32), tt}, Fill: []Fill{{}, {}, {}, pos, fill}, NoGrad: true})
+		out = append(out, Sample{Op: AttentionDecodeOp{s.m, 1 / math.Sqrt(float64(s.d)), i % 4 * s.t / 3},
+			Args: []ir.Type{x.With(s.b, 1, s.h, s.d), x, x, ir.T(ir.I32), tt, ir.T(ir.I32, s.b)}, Fill: []Fill{{}, {}, {}, pos, fill, from}, NoGrad: true})
 	}
 	return out
 }
 
 // AttentionDecode is Attention for the one query q [B,1,H,D] at position pos
-// i32[], over caches k and v [B,T,H,D] that hold every allowed position.
-func AttentionDecode(q, k, v, pos *ir.Value, m mask.Mask) *ir.Value {
+// i32[], over caches k and v [B,T,H,D] that hold every allowed position; of stream
+// b the first prefix positions are in caches from[b], from being i32[B].
+func AttentionDecode(q, k, v, pos, from *ir.Value, prefix int, m mask.Mask) *ir.Value {
 	if q.Invalid() || k.Invalid() {
 		return apply(AttentionDecodeOp{}, q, k)
 	}
@@ -520,5 +551,6 @@ func AttentionDecode(q, k, v, pos *ir.Value, m mask.Mask) *ir.Value {
 	if k.Type.Rank() == 4 {
 		t, d = k.Type.Shape[1], k.Type.Shape[3]
 	}
-	return apply(AttentionDecodeOp{m, 1 / math.Sqrt(float64(d))}, q, k, v, pos, table(q.Func, tableName("list", m, t), mask.Keys(m, t)))
+	keys := table(q.Func, tableName("list", m, t), mask.Keys(m, t))
+	return apply(AttentionDecodeOp{m, 1 / math.Sqrt(float64(d)), prefix}, q, k, v, pos, keys, from)
 }

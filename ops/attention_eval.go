@@ -159,8 +159,8 @@ func evalGrad(kn *kern.Kernel, bufs [][]float64) error {
 }
 
 func evalDecode(kn *kern.Kernel, bufs [][]float64) error {
-	const q, k, v, pos, keys, out = 0, 1, 2, 3, 4, 5
-	l := layoutOf(kn, bufs)
+	const q, k, v, pos, keys, from, out = 0, 1, 2, 3, 4, 5, 6
+	l, prefix := layoutOf(kn, bufs), kn.Template.Int("prefix")
 	at, list := int(l.list(pos)[0]), l.list(keys)
 	if at < 0 || at >= l.t {
 		return fmt.Errorf("internal: attention_decode at position %d of %d", at, l.t)
@@ -170,9 +170,19 @@ func evalDecode(kn *kern.Kernel, bufs [][]float64) error {
 		allowed = append(allowed, int(list[i]))
 	}
 	for b := 0; b < l.b; b++ {
+		other := l.bufs[l.views[from].Buf][l.views[from].At(b)]
+		if other < 0 || int(other) >= l.b {
+			return fmt.Errorf("internal: attention_decode of a prefix in stream %g of %d", other, l.b)
+		}
 		for h := 0; h < l.h; h++ {
+			row := func(op, j int) []float64 {
+				if j < prefix {
+					return l.vec(op, int(other), j, h)
+				}
+				return l.vec(op, b, j, h)
+			}
 			attend(l.vec(q, b, 0, h), allowed, kn.Template.F,
-				func(j int) []float64 { return l.vec(k, b, j, h) }, func(j int) []float64 { return l.vec(v, b, j, h) }, l.vec(out, b, 0, h))
+				func(j int) []float64 { return row(k, j) }, func(j int) []float64 { return row(v, j) }, l.vec(out, b, 0, h))
 		}
 	}
 	return nil

@@ -156,15 +156,20 @@ func (r *ranges) check() error {
 }
 
 // checkTemplate wants the position of attention_decode to be a row of its
-// cache; the other integers of templates are constant tables.
+// cache, and the streams of its prefixes to exist; the other integers of
+// templates are constant tables.
 func checkTemplate(l plan.Launch, now map[*plan.Buffer]interval) error {
+	const pos, from = 3, 5
 	t := l.Kernel.Template
-	for i, b := range l.Kernel.Bufs {
-		if b.DType != ir.I32 || b.Len != 1 || b.Mode != kern.In {
-			continue
-		}
-		if x, ok := now[l.Args[i]]; !ok || x.unknown || x.lo < 0 || x.hi >= t.Int("T") {
-			return fmt.Errorf("kernel %s: position outside 0..%d", l.Kernel.Name, t.Int("T")-1)
+	if t.Name != "attention_decode" {
+		return nil
+	}
+	for _, o := range []struct {
+		what       string
+		view, most int
+	}{{"position", pos, t.Int("T") - 1}, {"stream", from, t.Int("B") - 1}} {
+		if x, ok := now[l.Args[t.Views[o.view].Buf]]; !ok || x.unknown || x.lo < 0 || x.hi > o.most {
+			return fmt.Errorf("kernel %s: %s outside 0..%d", l.Kernel.Name, o.what, o.most)
 		}
 	}
 	return nil

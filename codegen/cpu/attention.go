@@ -620,11 +620,14 @@ func (a *attention) gradient(chunk V) {
 	})
 }
 
-// decode is the template attention_decode: q[B,1,H,D] k v pos keys -> out. A
-// chunk is one head; lanes run over the head's elements.
+// decode is the template attention_decode: q[B,1,H,D] k v pos keys from -> out.
+// A chunk is one head of one stream; lanes run over the head's elements. The
+// streams of a head follow each other, as they may have their prefix in common.
 func (a *attention) decode(c V) {
-	const q, k, v, pos, list, out = 0, 1, 2, 3, 4, 5
-	a.of(c)
+	const q, k, v, pos, list, from, out = 0, 1, 2, 3, 4, 5, 6
+	batches, prefix := a.k.Template.Int("B"), a.k.Template.Int("prefix")
+	a.head, a.batch = a.UDiv(c, c64(batches)), a.URem(c, c64(batches))
+	a.used = 0
 	score := a.take(roundUp(a.t, a.vl) + a.vl)
 	table := a.element(list)
 	word := func(i V) V { return a.SExt(a.Load(build.I32, a.At(table, i)), build.I64) }
@@ -632,6 +635,12 @@ func (a *attention) decode(c V) {
 	first := word(at)
 	n := a.Sub(word(a.Add(at, c64(1))), first)
 	own := func(op int) V { return a.row(op, c64(0)) }
+	other := a.SExt(a.Load(build.I32, a.element(from, a.batch)), build.I64)
+	cached := func(op int, j V) V {
+		at := word(a.Add(first, j))
+		stream := a.Select(a.Lt(at, c64(prefix)), other, a.batch)
+		return a.element(op, stream, at, a.head)
+	}
 	read := func(buf int, p V, at int, mask V) V {
 		d := a.dtype(buf)
 		return widen(a.Func, d, a.MaskLoad(build.VecOf(a.vl, storage(d)), a.Offset(p, at), mask))
@@ -641,7 +650,7 @@ func (a *attention) decode(c V) {
 	mine := own(q)
 	a.columns(func(at int, mask V) { qs = append(qs, a.FMul(read(q, mine, at, mask), a.splat(a.k.Template.F))) })
 	top := a.For(c64(0), n, c64(1), []V{build.FloatOf(build.F32, masked)}, func(j V, m []V) []V {
-		key := a.row(k, word(a.Add(first, j)))
+		key := cached(k, j)
 		acc := []V{a.splat(0), a.splat(0)}
 		i := 0
 		a.columns(func(at int, mask V) {
@@ -677,7 +686,7 @@ func (a *attention) decode(c V) {
 		}
 		acc = a.For(c64(0), n, c64(1), acc, func(j V, acc []V) []V {
 			acc = append([]V(nil), acc...)
-			value := a.row(v, word(a.Add(first, j)))
+			value := cached(v, j)
 			p := a.Splat(a.vl, a.Load(build.F32, a.At(score, j)))
 			for i, at := range ats {
 				acc[i] = a.FMA(p, read(v, value, at, ms[i]), acc[i])

@@ -57,12 +57,15 @@ func (c attentionCase) kernel(name string) (*kern.Kernel, func(b, i int, r *rand
 	case "attention_decode":
 		data = mask.Keys(c.m, c.t)
 		tableAt, rows = 4, false
-		k = ops.AttentionDecodeOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{x.With(c.b, 1, c.h, c.d), x, x, ir.T(ir.I32), table()}, []ir.Type{x.With(c.b, 1, c.h, c.d)})
+		one := x.With(c.b, 1, c.h, c.d)
+		k = ops.AttentionDecodeOp{Mask: c.m, Scale: scale, Prefix: c.t / 3}.Kernel([]ir.Type{one, x, x, ir.T(ir.I32), table(), ir.T(ir.I32, c.b)}, []ir.Type{one})
 	}
 	return chunked(k), func(b, i int, r *rand.Rand) float64 {
 		switch {
 		case b == tableAt:
 			return float64(data[i])
+		case k.Bufs[b].Name == "from":
+			return float64((i + 1) % c.b)
 		case k.Bufs[b].DType == ir.I32:
 			return float64(2 * (c.t - 1) / 3)
 		case rows && b == 5: // lse

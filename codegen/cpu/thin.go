@@ -8,12 +8,19 @@ import (
 // batch, and a right operand that is a matrix stored by rows: the weights. It
 // takes as long as reading them once. Chunks are strips of columns, so that a
 // row of a strip is one run of memory, and what comes next is fetched ahead.
+//
+// The rows of most matrices are multiples of 4 KiB apart, where they share the
+// sets of the L1 cache. So a product of more rows than one register tile takes,
+// which reads the weights more than once, first copies a block of both operands
+// to where it stays in that cache. The block after it is fetched to the L2 cache
+// meanwhile; where rows are multiples of 16 KiB apart, that has room for fewer.
 
 const (
 	thinRows    = 16
 	thinColumns = 128 // of a strip: 512 bytes of each row
-	thinDepth   = 32  // rows of weights in the L1 cache (16 KiB) that all rows of the result pass over
+	thinDepth   = 32  // most rows of weights in a block: 16 KiB, in the L1 cache
 	thinAhead   = 24  // rows to fetch ahead where each is read once
+	thinHigh    = 4   // rows of a register tile
 )
 
 // thin reports whether g is a thin product.
@@ -35,8 +42,12 @@ func (g *Gemm) thinCut() bool {
 	return g.thin() && g.Rows >= product(g.M) && g.Cols == thinColumns
 }
 
-// thinScratch is the bytes of a strip of the result.
-func (g *Gemm) thinScratch() int { return 4 * product(g.M) * thinColumns }
+// thinScratch is the bytes of a strip of the result and of a block of both
+// operands.
+func (g *Gemm) thinScratch() int {
+	m := product(g.M)
+	return 4 * (m*thinColumns + thinDepth*thinColumns + m*thinDepth)
+}
 
 // thinKernel emits one thin product.
 type thinKernel struct {
@@ -47,6 +58,14 @@ type thinKernel struct {
 	aRow, aStep, bStep int
 	args, batch        V
 	a, b, c            V // operands and the strip's result, rows thinColumns apart
+}
+
+// block is some rows of weights, and what they are multiplied with.
+type block struct {
+	a, b               V
+	aRow, aStep, bStep int
+	next               V // what will be read of b later, bStep of the kernel apart
+	locality           int
 }
 
 // emitThin adds a thin product to m.
@@ -78,44 +97,98 @@ func emitThin(m *build.Module, g *Gemm) {
 // strip emits cols columns from col.
 func (l *thinKernel) strip(col V, cols int) {
 	vectors := ceilDiv(cols, l.t.Lanes)
+	if l.m > thinHigh {
+		l.blocks(cols, vectors)
+		l.finish(col, cols, vectors)
+		return
+	}
 	registers := 16
 	if l.t.Lanes == 8 {
 		registers = 8
 	}
-	// A tile as wide as the strip passes over the weights once, whatever its
-	// height; others go over a few rows at a time.
-	high := min(l.m, 8)
-	wide := max(1, min(registers/high, vectors))
+	// A tile as wide as the strip passes over the weights once.
+	wide := max(1, min(registers/l.m, vectors))
 	depth, ahead := l.k, thinAhead
-	if wide < vectors || high < l.m {
+	if wide < vectors {
 		depth, ahead = thinDepth, thinDepth
 	}
 	l.Range(c64(0), c64(l.k), c64(depth), func(k0 V) {
-		k1 := l.Min(l.Add(k0, c64(depth)), c64(l.k))
+		x := block{aRow: l.aRow, aStep: l.aStep, bStep: l.bStep, locality: 3}
+		x.a, x.b = l.At(l.a, l.Mul(k0, c64(l.aStep))), l.At(l.b, l.Mul(k0, c64(l.bStep)))
+		x.next = l.Offset(x.b, ahead*l.bStep)
+		n := l.Min(c64(depth), l.Sub(c64(l.k), k0))
 		for at := 0; at < vectors; at += wide {
-			nv := min(wide, vectors-at)
-			for r := 0; r < l.m; r += high {
-				l.tile(k0, k1, r, min(high, l.m-r), at, nv, cols, ahead)
-			}
+			l.tile(x, k0, n, 0, l.m, at, min(wide, vectors-at), cols)
 		}
 	})
 	l.finish(col, cols, vectors)
 }
 
-// tile adds the products of rows k0 to k1-1 of the weights to a tile of the
-// strip, of so many rows from r and nv vectors from at.
-func (l *thinKernel) tile(k0, k1 V, r, rows, at, nv, cols, ahead int) {
+// blocks emits a strip whose operands are copied block by block.
+func (l *thinKernel) blocks(cols, vectors int) {
+	registers := 16
+	if l.t.Lanes == 8 {
+		registers = 12
+	}
+	parts := ceilDiv(vectors, registers/thinHigh)
+	tall := ceilDiv(l.m, thinHigh)
+	depth := thinDepth
+	if l.bStep%(16<<10/4) == 0 {
+		depth /= 2
+	}
+	x := block{aRow: thinDepth, aStep: 1, bStep: thinColumns, locality: 2}
+	x.b = l.Offset(l.c, l.m*thinColumns)
+	x.a = l.Offset(x.b, thinDepth*thinColumns)
+	l.Range(c64(0), c64(l.k), c64(depth), func(k0 V) {
+		n := l.Min(c64(depth), l.Sub(c64(l.k), k0))
+		from := l.At(l.b, l.Mul(k0, c64(l.bStep)))
+		l.copyA(l.At(l.a, l.Mul(k0, c64(l.aStep))), x.a, n)
+		l.Range(c64(0), n, c64(1), func(k V) {
+			row, to := l.At(from, l.Mul(k, c64(l.bStep))), l.At(x.b, l.Mul(k, c64(thinColumns)))
+			for v := range vectors {
+				l.Store(l.MaskLoad(l.Module.Vec(), l.Offset(row, v*l.t.Lanes), l.inside(v, cols)), l.Offset(to, v*l.t.Lanes))
+			}
+		})
+		x.next = l.Offset(from, depth*l.bStep)
+		for p := range parts {
+			at, end := p*vectors/parts, (p+1)*vectors/parts
+			for r := range tall {
+				first, last := r*l.m/tall, (r+1)*l.m/tall
+				l.tile(x, k0, n, first, last-first, at, end-at, thinColumns)
+			}
+		}
+	})
+}
+
+// copyA copies n elements of each row of the left operand, to rows thinDepth
+// apart.
+func (l *thinKernel) copyA(from, to, n V) {
+	l.Range(c64(0), c64(l.m), c64(1), func(r V) {
+		row, out := l.At(from, l.Mul(r, c64(l.aRow))), l.At(to, l.Mul(r, c64(thinDepth)))
+		whole := V(c64(0))
+		if l.aStep == 1 {
+			whole = l.And(n, c64(-l.t.Lanes))
+			l.Range(c64(0), whole, c64(l.t.Lanes), func(k V) { l.Store(l.Load(l.Module.Vec(), l.At(row, k)), l.At(out, k)) })
+		}
+		l.Range(whole, n, c64(1), func(k V) { l.Store(l.Load(build.F32, l.At(row, l.Mul(k, c64(l.aStep)))), l.At(out, k)) })
+	})
+}
+
+// inside is the mask of vector v of cols columns, nil for a whole one.
+func (l *thinKernel) inside(v, cols int) V {
+	if left := cols - v*l.t.Lanes; left < l.t.Lanes {
+		return laneMask(l.t.Lanes, left)
+	}
+	return nil
+}
+
+// tile adds the products of x's n rows of weights, which begin with row k0, to a
+// tile of the strip, of so many rows from r and nv vectors from at.
+func (l *thinKernel) tile(x block, k0, n V, r, rows, at, nv, cols int) {
 	lanes := l.t.Lanes
 	vec := l.Module.Vec()
 	place := func(i, v int) V { return l.Offset(l.c, (r+i)*thinColumns+(at+v)*lanes) }
-	mask := func(v int) V {
-		if left := cols - (at+v)*lanes; left < lanes {
-			return laneMask(lanes, left)
-		}
-		return nil
-	}
-	first := l.Eq(k0, c64(0))
-	acc := l.If(first, func() []V {
+	acc := l.If(l.Eq(k0, c64(0)), func() []V {
 		out := make([]V, rows*nv)
 		for i := range out {
 			out[i] = build.FloatOf(vec, 0)
@@ -130,37 +203,38 @@ func (l *thinKernel) tile(k0, k1 V, r, rows, at, nv, cols, ahead int) {
 	})
 	line := max(1, 16/lanes) // vectors of a cache line
 	step := func(k V, u int, acc []V) []V {
-		b := l.Offset(l.At(l.b, l.Mul(k, c64(l.bStep))), at*lanes+u*l.bStep)
+		b := l.Offset(l.At(x.b, l.Mul(k, c64(x.bStep))), at*lanes+u*x.bStep)
+		next := l.Offset(l.At(x.next, l.Mul(k, c64(l.bStep))), at*lanes+u*l.bStep)
 		for v := 0; v < nv && r == 0; v += line {
-			l.Prefetch(l.Offset(b, ahead*l.bStep+v*lanes), false, 3)
+			l.Prefetch(l.Offset(next, v*lanes), false, x.locality)
 		}
-		a := l.Offset(l.At(l.a, l.Mul(k, c64(l.aStep))), r*l.aRow+u*l.aStep)
+		a := l.Offset(l.At(x.a, l.Mul(k, c64(x.aStep))), r*x.aRow+u*x.aStep)
 		ys := make([]V, nv)
 		for v := range ys {
-			ys[v] = l.MaskLoad(vec, l.Offset(b, v*lanes), mask(v))
+			ys[v] = l.MaskLoad(vec, l.Offset(b, v*lanes), l.inside(at+v, cols))
 		}
 		acc = append([]V(nil), acc...)
 		for i := 0; i < rows; i++ {
-			x := l.Splat(lanes, l.Load(build.F32, l.Offset(a, i*l.aRow)))
+			s := l.Splat(lanes, l.Load(build.F32, l.Offset(a, i*x.aRow)))
 			for v := range ys {
-				acc[i*nv+v] = l.FMA(x, ys[v], acc[i*nv+v])
+				acc[i*nv+v] = l.FMA(s, ys[v], acc[i*nv+v])
 			}
 		}
 		return acc
 	}
 	const u = 4
-	whole := l.Add(k0, l.And(l.Sub(k1, k0), c64(-u)))
-	acc = l.For(k0, whole, c64(u), acc, func(k V, acc []V) []V {
+	whole := l.And(n, c64(-u))
+	acc = l.For(c64(0), whole, c64(u), acc, func(k V, acc []V) []V {
 		for i := 0; i < u; i++ {
 			acc = step(k, i, acc)
 		}
 		return acc
 	})
 	if l.k%u > 0 {
-		acc = l.For(whole, k1, c64(1), acc, func(k V, acc []V) []V { return step(k, 0, acc) })
+		acc = l.For(whole, n, c64(1), acc, func(k V, acc []V) []V { return step(k, 0, acc) })
 	}
-	for i, x := range acc {
-		l.Store(x, place(i/nv, i%nv))
+	for i, y := range acc {
+		l.Store(y, place(i/nv, i%nv))
 	}
 }
 

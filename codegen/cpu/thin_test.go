@@ -15,6 +15,8 @@ func TestThinProductsAgreeWithTheEvaluator(t *testing.T) {
 	}{
 		{1, 1, 512, 300, false}, {1, 1, 64, 257, false}, {2, 1, 300, 130, true}, {1, 2, 130, 200, false}, {1, 3, 200, 99, true}, {2, 3, 200, 98, false},
 		{1, 7, 67, 512, false}, {1, 8, 384, 100, false}, {1, 9, 1000, 33, true}, {1, 16, 145, 200, false},
+		// Rows of 16 KiB, sums of several blocks and of a part of one.
+		{1, 5, 64, 256, true}, {1, 13, 4096, 70, false}, {1, 4, 512, 33, true}, {1, 6, 200, 90, false},
 	} {
 		k := chunked(matmulKernel(c.batch, c.m, c.n, c.k, c.turned, false, true, ir.F32))
 		if g := classify(k).gemm(k); !g.thinCut() {
@@ -40,7 +42,7 @@ func TestThinProductsAreCutByColumns(t *testing.T) {
 }
 
 func BenchmarkThin(b *testing.B) {
-	for _, m := range []int{1, 8} {
+	for _, m := range []int{1, 4, 8, 16} {
 		for _, s := range [][2]int{{512, 2048}, {2048, 512}, {1536, 512}, {8192, 512}} {
 			b.Run(fmt.Sprintf("%dx%dx%d", m, s[0], s[1]), func(b *testing.B) {
 				k := chunked(matmulKernel(1, m, s[0], s[1], false, false, true, ir.F32))

@@ -27,9 +27,10 @@ type decoder struct {
 // underWay is how many keys a group of lanes reads at once.
 const underWay = 8
 
-// emitAttentionDecode writes attention_decode: q[B,1,H,D] k v pos keys -> out.
+// emitAttentionDecode writes attention_decode: q[B,1,H,D] k v pos keys from ->
+// out.
 func emitAttentionDecode(m *build.Module, _ *Target, k *kern.Kernel) ([]Entry, error) {
-	const q, key, v, pos, keys, out = 0, 1, 2, 3, 4, 5
+	const q, key, v, pos, keys, from, out = 0, 1, 2, 3, 4, 5, 6
 	a, err := newAttention(m, k)
 	if err != nil {
 		return nil, err
@@ -60,6 +61,8 @@ func emitAttentionDecode(m *build.Module, _ *Target, k *kern.Kernel) ([]Entry, e
 	at := x.Load(x.At(x.bases[x.view(pos).Buf], build.Int(x.view(pos).Offset)))
 	first := word(at)
 	n := x.Sub(word(x.AddI(at, 1)), first)
+	prefix := build.Int(k.Template.Int("prefix"))
+	other := x.Load(x.At(x.bases[x.view(from).Buf], x.AddI(x.MulI(x.batch, x.view(from).Strides[0]), x.view(from).Offset)))
 	positions := x.At(x.bases[x.view(keys).Buf], x.AddI(first, x.view(keys).Offset))
 
 	group, groups := x.Div(x.id, x.lanes), x.threads/x.lanes
@@ -72,7 +75,9 @@ func emitAttentionDecode(m *build.Module, _ *Target, k *kern.Kernel) ([]Entry, e
 	// keysOf calls f for several keys of the group at a time: their numbers,
 	// whether they exist, and the lane's elements of their rows.
 	keysOf := func(op int, carried []Value, f func(j, exists Value, row, carried []Value) []Value) []Value {
-		base := x.rows(op)
+		w := x.view(op)
+		base := x.At(x.bases[w.Buf], x.AddI(x.MulI(x.head, w.Strides[2]), w.Offset))
+		own, theirs := x.MulI(x.batch, w.Strides[0]), x.MulI(other, w.Strides[0])
 		return x.For(build.Int(0), n, build.Int(underWay*groups), carried, func(j Value, c []Value) []Value {
 			var numbers, exists []Value
 			var rows [][]Value
@@ -81,7 +86,8 @@ func emitAttentionDecode(m *build.Module, _ *Target, k *kern.Kernel) ([]Entry, e
 				ok := x.Lt(jj, n)
 				numbers, exists = append(numbers, jj), append(exists, ok)
 				p := x.Load(x.At(positions, x.Select(ok, jj, build.Int(0))))
-				rows = append(rows, x.read(op, x.At(base, x.MulI(p, x.stride(op))), lane))
+				stream := x.Select(x.Lt(p, prefix), theirs, own)
+				rows = append(rows, x.read(op, x.At(base, x.Add(x.MulI(p, w.Strides[1]), stream)), lane))
 			}
 			for i := range rows {
 				c = f(numbers[i], exists[i], rows[i], c)

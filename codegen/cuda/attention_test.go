@@ -112,7 +112,7 @@ func (c attentionCase) shell(name string) *kern.Kernel {
 	case "attention_bwd given delta":
 		return ops.AttentionGradOp{Mask: c.m, Scale: scale, Given: true}.Kernel([]ir.Type{x, x, x, x, row, row, table(mask.Blocks(c.m, c.t))}, []ir.Type{x, x, x})
 	}
-	return ops.AttentionDecodeOp{Mask: c.m, Scale: scale}.Kernel([]ir.Type{one, x, x, ir.T(ir.I32), table(mask.Keys(c.m, c.t))}, []ir.Type{one})
+	return ops.AttentionDecodeOp{Mask: c.m, Scale: scale, Prefix: c.t / 3}.Kernel([]ir.Type{one, x, x, ir.T(ir.I32), table(mask.Keys(c.m, c.t)), ir.T(ir.I32, c.b)}, []ir.Type{one})
 }
 
 // contents are for the operands of shell.
@@ -174,7 +174,11 @@ func (c attentionCase) contents(name string) [][]float64 {
 		}
 		return [][]float64{data[0], data[1], data[2], do, delta, lse, data[3], zeros(x), zeros(x), zeros(x)}
 	}
-	return [][]float64{random(one), random(x), random(x), {float64(2 * (c.t - 1) / 3)}, words(keys), zeros(one)}
+	from := make([]float64, c.b)
+	for b := range from {
+		from[b] = float64((b + 1) % c.b)
+	}
+	return [][]float64{random(one), random(x), random(x), {float64(2 * (c.t - 1) / 3)}, words(keys), from, zeros(one)}
 }
 
 // kernel is shell with the operands at their places, and their contents.

@@ -210,7 +210,7 @@ func (pr *program) updates(units []*unit) {
 func (pr *program) elementwise(u *unit, old, s *ir.Value) bool {
 	if u.root != nil {
 		al, ok := u.root.Op.(ops.Aliaser)
-		return ok && al.Aliases() && u.root.Args[0] == old && u.root.Results[0] == s
+		return ok && al.Aliases() && pr.a.find(u.root.Args[0]) == old && u.root.Results[0] == s
 	}
 	if !u.isMap() {
 		return false

@@ -17,7 +17,7 @@ type Config struct {
 	Dim, Heads, Layers int
 	Kernel             int // side of the last layer's convolutional window, odd (paper: 11)
 	Batch              int // of train and eval
-	SampleBatch        int // of prefill and decode
+	SampleBatch        int // of decode
 	Optimizer          nn.AdamW
 }
 
@@ -132,36 +132,44 @@ func (c Config) forward(f *ir.Func) (text, image, toText, toImage *ir.Value) {
 	return text, image, toText, toImage
 }
 
-// prefill runs start token and text at once. Among them every layer's mask is
-// plain causal.
+// prefix is the number of positions that candidates of a caption have in common:
+// start token and text.
+func (c Config) prefix() int { return c.TextLen + 1 }
+
+// prefill runs start token and text of one caption at once, into the caches of
+// stream slot. Among them every layer's mask is plain causal.
 func (c Config) prefill(f *ir.Func) {
-	b, d, t := c.SampleBatch, c.Dim, c.TextLen+1
-	text := f.Input("text", ir.T(ir.I32, b, c.TextLen))
+	text, slot := f.Input("text", ir.T(ir.I32, 1, c.TextLen)), f.Input("slot", ir.T(ir.I32))
 	var x *ir.Value
 	f.Region("embed", false, func() {
-		start := ops.Full(f, ir.T(ir.I32, b, 1), float64(c.Start()))
+		start := ops.Full(f, ir.T(ir.I32, 1, 1), float64(c.Start()))
 		e := ops.Take(c.table(f), ops.Concat(1, start, text))
-		x = ops.Reshape(ops.Add(e, c.textPositions(f)), b*t, d)
+		x = ops.Reshape(ops.Add(e, c.textPositions(f)), c.prefix(), c.Dim)
 	})
 	for i := range c.Layers {
-		x = c.block().Apply(nn.In(f), i, b, x, func(q, k, v *ir.Value) *ir.Value {
-			ck, cv := c.cache(f, i, "k"), c.cache(f, i, "v")
-			first := ops.Full(f, ir.T(ir.I32), 0)
-			f.Update(ck.Global, ops.CacheWrite(ck, k, first))
-			f.Update(cv.Global, ops.CacheWrite(cv, v, first))
+		x = c.block().Apply(nn.In(f), i, 1, x, func(q, k, v *ir.Value) *ir.Value {
+			// The streams' caches lie one after the other.
+			first := ops.Mul(slot, ops.Full(f, ir.T(ir.I32), float64(c.Stream())))
+			write := func(name string, rows *ir.Value) {
+				cache := c.cache(f, i, name)
+				all := ops.Reshape(cache, 1, c.SampleBatch*c.Stream(), c.Heads, c.Dim/c.Heads)
+				f.Update(cache.Global, ops.Reshape(ops.CacheWrite(all, rows, first), cache.Type.Shape...))
+			}
+			write("k", k)
+			write("v", v)
 			return ops.Attention(q, k, v, mask.Causal())
 		})
 	}
 	f.Region("unembed", false, func() {
-		last := ops.Reshape(ops.SliceAxis(ops.Reshape(x, b, t, d), 1, t-1, t), b, d)
-		f.Result("logits", c.imageLogits(c.final(f, last)))
+		f.Result("logits", c.imageLogits(c.final(f, ops.SliceAxis(x, 0, c.TextLen, c.prefix()))))
 	})
 }
 
-// decode runs one position against the caches.
+// decode runs one position of every stream against the caches, and those with the
+// stream's prefix.
 func (c Config) decode(f *ir.Func) {
 	b := c.SampleBatch
-	token := f.Input("token", ir.T(ir.I32, b))
+	token, slot := f.Input("token", ir.T(ir.I32, b)), f.Input("slot", ir.T(ir.I32, b))
 	pos := f.Input("pos", ir.T(ir.I32))
 	var x *ir.Value
 	f.Region("embed", false, func() {
@@ -178,7 +186,7 @@ func (c Config) decode(f *ir.Func) {
 			k1, v1 := ops.CacheWrite(ck, k, pos), ops.CacheWrite(cv, v, pos)
 			f.Update(ck.Global, k1)
 			f.Update(cv.Global, v1)
-			return ops.AttentionDecode(q, k1, v1, pos, c.Mask(i))
+			return ops.AttentionDecode(q, k1, v1, pos, slot, c.prefix(), c.Mask(i))
 		})
 	}
 	f.Region("unembed", false, func() { f.Result("logits", c.imageLogits(c.final(f, x))) })
@@ -203,7 +211,7 @@ func (c Config) offset(f *ir.Func) *ir.Value {
 }
 
 func (c Config) textPositions(f *ir.Func) *ir.Value {
-	return nn.In(f).Position("embed.text_position", nn.Normal(0.01), c.TextLen+1, c.Dim)
+	return nn.In(f).Position("embed.text_position", nn.Normal(0.01), c.prefix(), c.Dim)
 }
 
 // positions is the table [Stream,Dim] of position embeddings: learned ones for

@@ -122,11 +122,20 @@ func TestDecodeEqualsForward(t *testing.T) {
 		}
 		return out
 	}
-	images := func(how string) {
+	images := func(how string, slots ...float64) {
 		for i := range c.Image() - 1 {
-			out := x.MustCall(t, "decode", map[string][]float64{"token": column("image", c.Image(), i), "pos": {float64(c.TextLen + 1 + i)}})
+			out := x.MustCall(t, "decode", map[string][]float64{"token": column("image", c.Image(), i), "slot": slots, "pos": {float64(c.TextLen + 1 + i)}})
 			check(how, i+1, out["logits"].Data)
 		}
+	}
+	// prefill puts the texts of samples into these slots.
+	prefill := func(slots ...float64) {
+		var logits []float64
+		for b, slot := range slots {
+			out := x.MustCall(t, "prefill", map[string][]float64{"text": in["text"][b*c.TextLen:][:c.TextLen], "slot": {slot}})
+			logits = append(logits, out["logits"].Data...)
+		}
+		check("prefill", 0, logits)
 	}
 	// What is left in the caches must not matter.
 	for _, g := range x.Module.Globals {
@@ -136,19 +145,29 @@ func TestDecodeEqualsForward(t *testing.T) {
 			}
 		}
 	}
-	out := x.MustCall(t, "prefill", map[string][]float64{"text": in["text"]})
-	check("prefill", 0, out["logits"].Data)
-	images("after prefill")
+	prefill(0, 1)
+	images("after prefill", 0, 1)
+	images("again after prefill", 0, 1)
+	prefill(1, 0)
+	images("each with the text in the other's caches", 1, 0)
 
 	for pos := range c.TextLen + 1 {
 		token := make([]float64, c.Batch)
 		if pos > 0 {
 			token = column("text", c.TextLen, pos-1)
 		}
-		out = x.MustCall(t, "decode", map[string][]float64{"token": token, "pos": {float64(pos)}})
+		out := x.MustCall(t, "decode", map[string][]float64{"token": token, "slot": {0, 1}, "pos": {float64(pos)}})
+		if pos == c.TextLen {
+			check("text by decode", 0, out["logits"].Data)
+		}
 	}
-	check("text by decode", 0, out["logits"].Data)
-	images("after text by decode")
+	images("after text by decode", 0, 1)
+
+	// Both samples have the first one's text, which is prefilled once.
+	copy(in["text"][c.TextLen:], in["text"][:c.TextLen])
+	want = x.MustCall(t, "logits", in)["image_logits"].Data
+	x.MustCall(t, "prefill", map[string][]float64{"text": in["text"][:c.TextLen], "slot": {1}})
+	images("candidates of one text", 1, 1)
 }
 
 func TestAverageFollowsParameters(t *testing.T) {

@@ -92,6 +92,7 @@ type options struct {
 	program, sample       string
 	steps, warmUp, tokens int
 	kernels, list         bool
+	candidates            bool
 	in                    numbers
 	used                  map[string]bool // of in
 }
@@ -106,6 +107,7 @@ func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.Syst
 	f.IntVar(&o.steps, "steps", 5, "runs that are timed")
 	f.IntVar(&o.warmUp, "warmup", 1, "runs before them")
 	f.IntVar(&o.tokens, "tokens", 64, "image tokens to draw with -sample")
+	f.BoolVar(&o.candidates, "candidates", false, "draw the pictures of a batch with -sample for one text, not one each")
 	f.BoolVar(&o.kernels, "kernels", false, "time every launch of the program too")
 	f.BoolVar(&o.list, "list", false, "list the programs, run nothing")
 	f.Var(o.in, "in", "`NAME=NUMBER`: the value of a scalar input, or the limit below which random integers of an input lie; may be repeated")
@@ -327,22 +329,31 @@ func (o *options) draw(sys *exec.System) (*Result, error) {
 	if err := m.Init(1); err != nil {
 		return nil, err
 	}
-	if _, err := o.inputs(prefill); err != nil {
-		return nil, err
+	limit := o.in["text"]
+	if !(limit >= 1) {
+		return nil, fmt.Errorf("%s: give -in text=NUMBER, the limit below which text tokens lie", o.sample)
 	}
-	text, err := prefill.InputI32("text")
-	if err != nil {
-		return nil, err
-	}
-	text = slices.Clone(text)
 	clock := &clocked{Program: decode}
 	p, err := sample.NewPrior(prefill, clock, o.tokens)
 	if err != nil {
 		return nil, err
 	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	text := func() []int32 {
+		out := make([]int32, p.TextLen())
+		for i := range out {
+			out[i] = int32(rng.Int64N(int64(limit)))
+		}
+		return out
+	}
 	var requests []sample.Request
 	for i := range p.Batch() {
-		requests = append(requests, sample.Request{Text: text[i*p.TextLen() : (i+1)*p.TextLen()], Caption: 1, Candidate: uint64(i)})
+		r := sample.Request{Text: text(), Caption: uint64(i)}
+		if o.candidates && i > 0 {
+			r = requests[0]
+			r.Candidate = uint64(i)
+		}
+		requests = append(requests, r)
 	}
 	var all []float64
 	for i := range o.warmUp + o.steps {

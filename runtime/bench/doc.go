@@ -6,7 +6,7 @@
 //	trainer -sample s8 -tokens 64 -in text=16384
 //
 // It runs one program of one model on made-up inputs, or draws image tokens with the
-// programs prefill and decode, and prints one line of JSON: seconds a step (or a token),
+// programs prefill and decode (for a text each, or with -candidates for one text), and prints one line of JSON: seconds a step (or a token),
 // the FLOPs of its kernels, seconds from the start of the process to the start and the end of
 // the first step, peak memory. -kernels adds the time of each launch.
 //

@@ -21,7 +21,8 @@ type Program interface {
 }
 
 // Prior draws image tokens with the transformer's prefill and decode programs, which
-// share KV caches.
+// share KV caches. Prefill works on captions, decode on batches of pictures: the
+// candidates of a caption have its prefix in common.
 type Prior struct {
 	prefill, decode                 Program
 	batch, textLen, image, codebook int
@@ -34,14 +35,18 @@ func NewPrior(prefill, decode Program, image int) (*Prior, error) {
 	if err != nil {
 		return nil, err
 	}
+	slot, err := decode.Input("slot")
+	if err != nil {
+		return nil, err
+	}
 	logits, err := decode.Output("logits")
 	if err != nil {
 		return nil, err
 	}
-	if len(text.Shape) != 2 || len(logits.Shape) != 2 || text.Shape[0] != logits.Shape[0] {
-		return nil, fmt.Errorf("prior: text is %s and logits %s; want [batch,length] and [batch,codes]", text, logits)
+	if len(text.Shape) != 2 || text.Shape[0] != 1 || len(logits.Shape) != 2 || len(slot.Shape) != 1 || slot.Shape[0] != logits.Shape[0] {
+		return nil, fmt.Errorf("prior: text is %s, slot %s and logits %s; want [1,length], [batch] and [batch,codes]", text, slot, logits)
 	}
-	return &Prior{prefill, decode, text.Shape[0], text.Shape[1], image, logits.Shape[1]}, nil
+	return &Prior{prefill, decode, logits.Shape[0], text.Shape[1], image, logits.Shape[1]}, nil
 }
 
 // TextLen is the number of text positions, which a Request's Text must have.
@@ -81,10 +86,10 @@ func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progres
 	}
 	out := make([][]int32, len(requests))
 	dist := NewDistribution(o, p.codebook)
-	var last prefix
+	cached := make([]prefix, p.batch)
 	for at := 0; at < len(requests); at += p.batch {
 		n := min(p.batch, len(requests)-at)
-		if err := p.drawBatch(ctx, requests[at:at+n], out[at:at+n], dist, &last); err != nil {
+		if err := p.drawBatch(ctx, requests[at:at+n], out[at:at+n], dist, cached); err != nil {
 			return nil, err
 		}
 		if progress != nil {
@@ -94,27 +99,60 @@ func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progres
 	return out, nil
 }
 
-// prefix is what prefill has left in the caches: the texts, and its logits. Decoding
-// overwrites the image's positions alone, so further candidates of the same captions
-// go on from there.
+// prefix is what prefill has left in the caches of one stream: a text, and its
+// logits. Decoding overwrites the image's positions alone, so any candidate of the
+// caption can go on from there.
 type prefix struct {
-	text   []int32
+	text   []int32 // nil: none
 	logits []float32
 }
 
+// prefixes has the texts of requests, at most a batch, in the caches, and gives the
+// stream that each one's is in. Texts that are there already are left; others take
+// the place of those no longer needed.
+func (p *Prior) prefixes(requests []Request, cached []prefix) ([]int32, error) {
+	slots, needed := make([]int32, len(requests)), make([]bool, len(cached))
+	find := func(text []int32) int {
+		return slices.IndexFunc(cached, func(c prefix) bool { return slices.Equal(c.text, text) })
+	}
+	for _, r := range requests {
+		if at := find(r.Text); at >= 0 {
+			needed[at] = true
+		}
+	}
+	for j, r := range requests {
+		at := find(r.Text)
+		if at < 0 {
+			at = slices.Index(needed, false) // there are as many places as requests
+			needed[at] = true
+			text, err := p.prefill.InputI32("text")
+			if err != nil {
+				return nil, err
+			}
+			slot, err := p.prefill.InputI32("slot")
+			if err != nil {
+				return nil, err
+			}
+			copy(text, r.Text)
+			slot[0] = int32(at)
+			p.prefill.Run()
+			logits, err := p.prefill.OutputF32("logits")
+			if err != nil {
+				return nil, err
+			}
+			cached[at] = prefix{slices.Clone(r.Text), slices.Clone(logits)}
+		}
+		slots[j] = int32(at)
+	}
+	return slots, nil
+}
+
 // drawBatch draws at most a batch; places of the batch that no request needs repeat
-// the first.
-func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32, dist *Distribution, last *prefix) error {
-	text, err := p.prefill.InputI32("text")
+// the last.
+func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32, dist *Distribution, cached []prefix) error {
+	slots, err := p.prefixes(requests, cached)
 	if err != nil {
 		return err
-	}
-	for j := range p.batch {
-		r := requests[0]
-		if j < len(requests) {
-			r = requests[j]
-		}
-		copy(text[j*p.textLen:], r.Text)
 	}
 	token, err := p.decode.InputI32("token")
 	if err != nil {
@@ -124,19 +162,14 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 	if err != nil {
 		return err
 	}
+	slot, err := p.decode.InputI32("slot")
+	if err != nil {
+		return err
+	}
 	for j := range out {
 		out[j] = make([]int32, p.image)
 	}
-	if !slices.Equal(last.text, text) {
-		last.text = slices.Clone(text)
-		p.prefill.Run()
-		logits, err := p.prefill.OutputF32("logits")
-		if err != nil {
-			return err
-		}
-		last.logits = slices.Clone(logits)
-	}
-	logits := last.logits
+	var decoded []float32
 	for i := range p.image {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -146,7 +179,11 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 				out[j][i] = r.Given[i]
 				continue
 			}
-			if err := dist.Set(logits[j*p.codebook : (j+1)*p.codebook]); err != nil {
+			logits := cached[slots[j]].logits
+			if i > 0 {
+				logits = decoded[j*p.codebook : (j+1)*p.codebook]
+			}
+			if err := dist.Set(logits); err != nil {
 				return fmt.Errorf("prior: image token %d: %w", i, err)
 			}
 			out[j][i] = dist.Draw(dice.New(dist.options.Seed, r.Caption, r.Candidate, uint64(i)).Float64())
@@ -158,11 +195,12 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 		// the logits of token i+1. Inputs are written last: logits may share memory
 		// with them.
 		for j := range p.batch {
-			token[j] = out[min(j, len(requests)-1)][i]
+			of := min(j, len(requests)-1)
+			token[j], slot[j] = out[of][i], slots[of]
 		}
 		pos[0] = int32(p.textLen + 1 + i)
 		p.decode.Run()
-		if logits, err = p.decode.OutputF32("logits"); err != nil {
+		if decoded, err = p.decode.OutputF32("logits"); err != nil {
 			return err
 		}
 	}

@@ -168,6 +168,10 @@ func TestSamplesDontDependOnWhatIsDrawnBeside(t *testing.T) {
 	o := sample.Options{Temperature: 1, TopP: 0.95, Seed: 4}
 	together := draw(t, p, captions, 3, nil, o) // 21 pictures in batches of 6
 	distinct := map[string]bool{}
+	// In another order, more of each: other neighbours, batches and places.
+	backwards := slices.Clone(captions)
+	slices.Reverse(backwards)
+	more := draw(t, p, backwards, 5, nil, o)
 	for i, caption := range captions {
 		for k := range 3 {
 			alone := draw(t, p, []string{caption}, k+1, nil, o)
@@ -180,9 +184,11 @@ func TestSamplesDontDependOnWhatIsDrawnBeside(t *testing.T) {
 				t.Fatalf("no candidate %d", k)
 				return sample.Candidate{}
 			}
-			a, b := find(together[i]), find(alone[0])
-			if !slices.Equal(a.Tokens, b.Tokens) || a.Score != b.Score || !slices.Equal(a.Picture.Pixels, b.Picture.Pixels) {
-				t.Errorf("%q, candidate %d differs when it is drawn alone", caption, k)
+			a := find(together[i])
+			for how, b := range map[string]sample.Candidate{"alone": find(alone[0]), "among more": find(more[len(captions)-1-i])} {
+				if !slices.Equal(a.Tokens, b.Tokens) || a.Score != b.Score || !slices.Equal(a.Picture.Pixels, b.Picture.Pixels) {
+					t.Errorf("%q, candidate %d differs when it is drawn %s", caption, k, how)
+				}
 			}
 			s := make([]byte, len(a.Tokens))
 			for i, v := range a.Tokens {
@@ -246,27 +252,39 @@ func TestCandidatesShareTheirCaptionsPrefix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := &counted{Program: prefill}
-	p, err := sample.NewPrior(count, decode, 16)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var requests []sample.Request
-	for caption := range 2 {
-		for k := range 2*p.Batch() + 1 {
+	for _, c := range []struct {
+		name     string
+		captions []int // of each request
+		want     int
+	}{
+		{"one caption, five batches", make([]int, 4*toy.Batch+1), 1},
+		{"two captions that meet in a batch", slices.Concat(make([]int, toy.Batch+1), repeat(1, toy.Batch+1)), 2},
+		{"a caption each", []int{0, 1, 2, 3, 4, 5, 6, 7}, 8},
+		{"two captions in turns", []int{0, 1, 0, 1, 0, 1, 0, 1, 0, 1}, 2},
+		// Caption 1 stays while others take the places that batches leave free.
+		{"one among others", []int{0, 1, 2, 3, 4, 5, 1, 6, 7, 8, 9, 10, 1, 11}, 12},
+	} {
+		count := &counted{Program: prefill}
+		p, err := sample.NewPrior(count, decode, 16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var requests []sample.Request
+		for i, caption := range c.captions {
 			text := make([]int32, p.TextLen())
 			text[0] = int32(caption)
-			requests = append(requests, sample.Request{Text: text, Caption: uint64(caption), Candidate: uint64(k)})
+			requests = append(requests, sample.Request{Text: text, Caption: uint64(caption), Candidate: uint64(i)})
+		}
+		if _, err := p.Draw(context.Background(), requests, sample.Options{Temperature: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if count.runs != c.want {
+			t.Errorf("%s: %d runs of prefill, want %d", c.name, count.runs, c.want)
 		}
 	}
-	if _, err := p.Draw(context.Background(), requests, sample.Options{Temperature: 1}, nil); err != nil {
-		t.Fatal(err)
-	}
-	// Batches: two of the first caption, one of both, two of the second.
-	if count.runs != 3 {
-		t.Errorf("%d runs of prefill for two captions in five batches, want 3", count.runs)
-	}
 }
+
+func repeat(x, n int) []int { return slices.Repeat([]int{x}, n) }
 
 func TestCandidatesAreRankedByScore(t *testing.T) {
 	p := pipeline(t)

@@ -220,7 +220,13 @@ func checkPrior(t *testing.T, b prepare, tol tolerances) {
 
 	// Token by token against the logits of the whole stream.
 	c := tinyPrior
-	logits := call(t, x, "prefill", in)["logits"]
+	var logits, slots []float64
+	for s := range c.SampleBatch {
+		slot := float64(c.SampleBatch - 1 - s) // in each other's caches
+		text := g["input.text"][s*c.TextLen:][:c.TextLen]
+		logits = append(logits, call(t, x, "prefill", map[string][]float64{"text": text, "slot": {slot}})["logits"]...)
+		slots = append(slots, slot)
+	}
 	for i := range c.Image() {
 		var want, token []float64
 		for s := range c.Batch {
@@ -229,7 +235,7 @@ func checkPrior(t *testing.T, b prepare, tol tolerances) {
 		}
 		compare(t, "decoded logits", logits, want, tol.result)
 		if i < c.Image()-1 {
-			logits = call(t, x, "decode", map[string][]float64{"token": token, "pos": {float64(c.TextLen + 1 + i)}})["logits"]
+			logits = call(t, x, "decode", map[string][]float64{"token": token, "slot": slots, "pos": {float64(c.TextLen + 1 + i)}})["logits"]
 		}
 	}
 	trains(t, g, x, c.Optimizer, in, tol)

@@ -126,7 +126,7 @@ func TestCompiledModelsMatchTheirGraphsAtTileSizes(t *testing.T) {
 	t.Run("prior", func(t *testing.T) {
 		c := filledPrior
 		agree(t, func() (*ir.Module, error) { return dalle.Build(c) }, map[string]int{
-			"text": c.TextClasses(), "image": c.ImageVocab, "token": min(c.TextVocab, c.ImageVocab), "pos": c.Stream(),
+			"text": c.TextClasses(), "image": c.ImageVocab, "token": min(c.TextVocab, c.ImageVocab), "pos": c.Stream(), "slot": c.SampleBatch,
 		})
 	})
 	t.Run("clip", func(t *testing.T) {

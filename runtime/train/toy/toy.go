@@ -426,22 +426,21 @@ func (m *model) prior() {
 			m.update(p, []string{"embed.token", "unigram", "follow"}, a, b, c)
 		})
 	m.program("eval", []exec.Tensor{text(), pictures()}, scalars("loss", "text_loss", "image_loss"), func(p *program) { loss(p) })
-	// The cache holds the text's shift at the start token's position, and each
+	// A stream's cache holds its text's shift at the start token's position, and each
 	// image token at its own.
 	logits := tensor("logits", exec.F32, Batch, Codes) // shared by both programs, as memory of compiled ones is
-	m.program("prefill", []exec.Tensor{text()}, []exec.Tensor{logits}, func(p *program) {
-		for b := range Batch {
-			s := shift(p.i("text")[b*TextLen : (b+1)*TextLen])
-			m.values("layer0.cache.k")[b*stream] = s
-			copy(p.f("logits")[b*Codes:], row(0, 0, s))
-		}
+	first := logits
+	first.Shape, first.Data = []int{1, Codes}, logits.Data[:4*Codes]
+	m.program("prefill", []exec.Tensor{tensor("text", exec.I32, 1, TextLen), tensor("slot", exec.I32)}, []exec.Tensor{first}, func(p *program) {
+		s := shift(p.i("text"))
+		m.values("layer0.cache.k")[int(p.i("slot")[0])*stream] = s
+		copy(p.f("logits"), row(0, 0, s))
 	})
-	m.program("decode", []exec.Tensor{tensor("token", exec.I32, Batch), tensor("pos", exec.I32)}, []exec.Tensor{logits}, func(p *program) {
-		pos := int(p.i("pos")[0])
+	m.program("decode", []exec.Tensor{tensor("token", exec.I32, Batch), tensor("slot", exec.I32, Batch), tensor("pos", exec.I32)}, []exec.Tensor{logits}, func(p *program) {
+		pos, caches := int(p.i("pos")[0]), m.values("layer0.cache.k")
 		for b := range Batch {
-			cache := m.values("layer0.cache.k")[b*stream : (b+1)*stream]
-			cache[pos] = float32(p.i("token")[b])
-			copy(p.f("logits")[b*Codes:], row(pos-TextLen, int32(cache[pos]), cache[0]))
+			caches[b*stream+pos] = float32(p.i("token")[b])
+			copy(p.f("logits")[b*Codes:], row(pos-TextLen, p.i("token")[b], caches[int(p.i("slot")[b])*stream]))
 		}
 	})
 }
