@@ -67,7 +67,7 @@ func TestTableHasEveryGoal(t *testing.T) {
 // A layer packs its weights once for all uses, so packing does not count where they are the right operand.
 func TestPackingCountsForWeightGradientsAlone(t *testing.T) {
 	for what, want := range map[string]float64{"gemm.forward_8x8x8": 10, "gemm.input_8x8x8": 10, "gemm.weight_8x8x8": 5} {
-		r := turn{Result: bench.Result{What: what, GFLOP: 10, Kernels: []bench.Times{{Name: "pack_1", Median: 1}, {Name: "matmul_1", Median: 1}}}}
+		r := turn{Result: bench.Result{What: what, GFLOP: 10, Kernels: []bench.Kernel{{Times: bench.Times{Name: "pack_1", Median: 1}}, {Times: bench.Times{Name: "matmul_1", Median: 1}}}}}
 		if got := r.rate(); got != want {
 			t.Errorf("%s: %g GFLOP/s, want %g", what, got, want)
 		}
