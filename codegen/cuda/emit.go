@@ -48,6 +48,9 @@ type emitter struct {
 	// pairs says that the target rounds two values to 16 bits in one instruction
 	// (from sm_80 on): bf16 otherwise takes six for one.
 	pairs bool
+	// long says that what loops read is too much to keep, and that many threads
+	// share the registers.
+	long bool
 }
 
 // storage is the type of a stored element.
@@ -583,7 +586,10 @@ func (e *emitter) sequential(l nest, from Value, by int) error {
 		total++
 	}
 	turns, at := total, fmt.Sprintf("by %d, %d: ", by, e.width)
-	if total > e.turns(l, at, 2*batchBytes) {
+	switch most := e.turns(l, at, 2*batchBytes); {
+	case e.long:
+		turns, at = min(total, most, 2), ""
+	case total > most:
 		turns, at = ceil(total, ceil(total, e.turns(l, at, batchBytes))), ""
 	}
 	if full := sure / turns; full > 1 {

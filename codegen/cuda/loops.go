@@ -34,7 +34,25 @@ const (
 	// rowValues is how many elements of a row a thread should have: all that one
 	// batch of its loads brings.
 	rowValues = 16
+	// rereadThreads is how many threads a multiprocessor should have where rows are
+	// longer than that: they are read again from the first-level cache, and while
+	// a block waits for the sum of one loop, others work.
+	rereadThreads = 1024
 )
+
+// long reports whether loops of k that read the same have too much of it to keep in registers.
+func (s split) long(k *kern.Kernel) bool {
+	extent, _, _ := walks(k)
+	if s.points > 1 || extent <= s.lanes*s.blocks*rowValues {
+		return false
+	}
+	for _, loops := range shareLoads(k) {
+		if loops > 1 {
+			return true
+		}
+	}
+	return false
+}
 
 // splitOf decides how k is shared out. Threads that share loops pay off where
 // the memory that a loop walks lies side by side, or points are few. Up to most
@@ -79,7 +97,7 @@ func splitOf(k *kern.Kernel, most int) split {
 		return split{points: 16, lanes: 8, blocks: 1, width: 1}
 	}
 	lanes := warp
-	for lanes < 512 && lanes*rowValues < extent {
+	for lanes < 256 && lanes*rowValues < extent {
 		lanes *= 2
 	}
 	if lanes > warp {
@@ -295,12 +313,16 @@ func emitLoops(m *build.Module, target *Target, k *kern.Kernel) ([]Entry, error)
 	n := k.Points()
 	blocks := ceil(n, s.points) * s.blocks
 	limits := build.Limits{Threads: s.threads(), Cluster: s.blocks}
+	long := s.long(k)
 	if k.HasLoop() {
 		// Unasked, ptxas prefers more threads of a multiprocessor to loads under way,
 		// and puts what uses the first of a batch before the last. All blocks should
 		// run at once where that leaves 64 registers a thread.
 		limits.Blocks = ceil(blocks, multiprocessors)
-		if limits.Blocks*limits.Threads > 2*batchThreads {
+		switch {
+		case long:
+			limits.Blocks = min(limits.Blocks, rereadThreads/limits.Threads)
+		case limits.Blocks*limits.Threads > 2*batchThreads:
 			limits.Blocks = max(1, batchThreads/limits.Threads)
 		}
 	}
@@ -308,6 +330,7 @@ func emitLoops(m *build.Module, target *Target, k *kern.Kernel) ([]Entry, error)
 	e := newEmitter(f, k)
 	e.width = s.width
 	e.pairs = target.Tensor != ""
+	e.long = long
 	entry := Entry{Name: k.Name, Grid: [3]int{blocks, 1, 1}, Block: s.threads(), Args: allBuffers(k)}
 	rank, number := e.part(&entry, s.blocks)
 	first := e.MulI(number, s.points)
