@@ -35,8 +35,7 @@ const (
 	smallExtent  = 9*unit + unit/4 // 9.25 px
 	largeExtent  = 14 * unit
 	margin       = unit / 2 // every object keeps half a pixel to the edge
-	grid         = 2 * unit // corners of bounding squares lie on this grid
-	gap          = 3 * unit // the objects of a pair keep three pixels between them, one after snapping
+	gap          = 2 * unit // the objects of a pair keep two pixels between them, one after snapping
 	anchor       = 9 * unit // distance of the corner positions from the edges
 	anchorJitter = 6 * unit / 5
 )
@@ -58,7 +57,7 @@ type placed struct {
 }
 
 // Draw draws the scene into a new size x size picture, 8-bit RGB, row by row, three
-// bytes a pixel. Places vary with the random stream, by a sixteenth of the side. The error
+// bytes a pixel. Places vary with the random stream, by whole pixels. The error
 // is Check's, or says that the size is out of MinSize..MaxSize.
 func (s Scene) Draw(size int, r *dice.Stream) ([]uint8, error) {
 	if err := s.Check(); err != nil {
@@ -86,16 +85,13 @@ func (s Scene) draw(img []uint8, size int, r *dice.Stream, avoid func(Position) 
 	}
 }
 
-// snapped gives the object a whole number of pixels and moves it to the grid, or to the far
-// edge: straight edges are sharp, and a picture's parts repeat from picture to picture, in few
-// places of a token's square of pixels, which lets a small codebook describe them.
+// snapped moves the object to whole pixels and gives it a whole number of them:
+// straight edges are sharp, and a picture's parts repeat from picture to picture,
+// which lets a small codebook describe them.
 func (o placed) snapped(size int) placed {
-	whole := func(x, to int) int { return (x + to/2) / to * to }
-	o.extent = whole(o.extent, unit)
-	step := max(1, grid*size/unit32) * unit
-	at := func(c int) int {
-		return min(max(whole(c-o.extent/2, step), 0), size*unit-o.extent) + o.extent/2
-	}
+	whole := func(x int) int { return (x + unit/2) / unit * unit }
+	o.extent = whole(o.extent)
+	at := func(c int) int { return min(max(whole(c-o.extent/2), 0), size*unit-o.extent) + o.extent/2 }
 	o.cx, o.cy = at(o.cx), at(o.cy)
 	return o
 }
