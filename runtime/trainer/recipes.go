@@ -69,16 +69,16 @@ func demo(c *train.Config) {
 	d.Beta, d.BetaOver, d.Tau, d.TauOver = 4, 0.03, 1./16, 1
 	d.ValidateEvery, d.ValidateBatches = 250, 4
 	p := &c.Prior
-	p.Steps, p.LR, p.LRMin, p.Schedule = 3700, 1.5e-3, 2e-5, train.ScheduleCosine
+	p.Steps, p.LR, p.LRMin, p.Schedule = 4400, 1.5e-3, 2e-5, train.ScheduleCosine
 	p.WarmUp, p.AverageDecay, p.AverageEvery = 100, 0.9, 10
 	p.ValidateEvery, p.ValidateBatches = 500, 16
 	k := &c.CLIP
-	k.Steps, k.LR, k.LRMin, k.WarmUp, k.AverageDecay = 2000, 6e-4, 1e-5, 100, 0.99
-	k.Pool = 256
+	k.Steps, k.LR, k.LRMin, k.WarmUp, k.AverageDecay = 1500, 6e-4, 1e-5, 100, 0.99
+	k.Pool, k.Dropout = 256, 0
 	k.ValidateEvery, k.ValidateBatches = 400, 8
 	c.Snapshot.Every = 250
 	c.Log.Every, c.Log.Exponents = 10, 0
-	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 100, 128, 0.85
+	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 100, 64, 0.85
 }
 
 // deep is short: it is trained several times over.
