@@ -103,10 +103,11 @@ func (e *emitter) deal(p *product, entry *Entry, m, n, parts int) (d *ending, m0
 
 // emitContract writes a product by the core that fits it: wgmma.go for plain
 // matrices of 16-bit elements on processors that have it, mma.go for other
-// operands of 16 bits, and f32 for the rest.
+// operands of 16 bits that the target's matrix instruction takes, and f32 for the
+// rest.
 func emitContract(m *build.Module, t *Target, k *kern.Kernel) ([]Entry, error) {
 	p := productOf(k)
-	if kind := p.kind(); kind != "" && t.Tensor != "" {
+	if kind := p.kind(); t.multiplies(kind) {
 		if t.Tensor == "wgmma" {
 			if w := p.wgmma(t, kind); w != nil {
 				return w.emit(m)
@@ -150,7 +151,7 @@ func emitF32(m *build.Module, target *Target, p *product) ([]Entry, error) {
 	steps := ceil(ceil(nK, t.k), parts)
 	f := m.Kernel(k.Name, build.Limits{Threads: threads, Cluster: parts}, 0, len(k.Bufs))
 	e := newEmitter(f, k)
-	e.pairs = target.Tensor != ""
+	e.pairs = target.from80()
 	entry := Entry{Name: k.Name, Grid: [3]int{blocks * parts, 1, 1}, Block: threads, Args: allBuffers(k)}
 	d, m0, n0 := e.deal(p, &entry, t.m, t.n, parts)
 	tid := e.Thread()
