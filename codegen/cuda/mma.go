@@ -365,8 +365,8 @@ func (l *panel) put(at Value, words []Value) {
 
 // emitMma writes a product of numbers of 16 bits. Tiles of the operands stand in
 // a ring of stages: while one is multiplied those after it are on their way,
-// copied asynchronously where they lie side by side in memory, else through
-// registers.
+// copied asynchronously where they lie side by side in memory and the target can,
+// else through registers.
 func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry, error) {
 	k, core := p.kernel, cores[target.Tensor]
 	if core == nil {
@@ -402,8 +402,9 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 		}
 	}
 	// Copies of a tile make a group.
+	async := panels[0].async || panels[1].async
 	group := func(name string) {
-		if panels[0].async || panels[1].async {
+		if async {
 			e.Call("gpu.cp.async."+name, build.Void)
 		}
 	}
@@ -447,7 +448,7 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 	for range t.wm * t.wn / warp {
 		acc = append(acc, build.Float(0))
 	}
-	across := t.wn / 16
+	groups := t.wn / 16
 	wait := fmt.Sprintf("wait.%d", t.stages-2)
 	out := e.For(build.Int(0), build.Int(steps), build.Int(1), acc, func(s Value, c []Value) []Value {
 		group(wait)
@@ -455,7 +456,9 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 		read, write := c[0], c[1]
 		ahead := e.AddI(s, t.stages-1)
 		k0 := e.Add(start, e.MulI(ahead, t.k))
-		e.If(e.Lt(ahead, build.Int(steps)), func() { copyTo(k0, write) })
+		if async {
+			e.If(e.Lt(ahead, build.Int(steps)), func() { copyTo(k0, write) })
+		}
 		group("commit")
 		next := fetch(k0)
 		if err != nil {
@@ -467,10 +470,10 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 			for i := 0; i < t.wm; i += 16 {
 				a = append(a, left(read, i, kk))
 			}
-			for j := range across {
+			for j := range groups {
 				b := right(read, 16*j, kk)
 				for i := range a {
-					at := 8 * (i*across + j)
+					at := 8 * (i*groups + j)
 					unit.multiply(a[i], b, acc[at:at+8])
 				}
 			}
@@ -494,9 +497,9 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 	row, col := core.first(e, lane)
 	row, col = e.Add(wm, row), e.Add(wn, col)
 	for i := range t.wm / 16 {
-		for j := range across {
+		for j := range groups {
 			for h, by := range core.pairs {
-				x := 2 + 8*(i*across+j) + 2*h
+				x := 2 + 8*(i*groups+j) + 2*h
 				at := e.Add(e.MulI(e.AddI(row, 16*i+by[0]), c.ld), e.AddI(col, 16*j+by[1]))
 				e.Store(e.Vector(out[x:x+2]...), e.SharedAt(e.MulI(at, 4), build.Vec(2, build.F32)))
 			}

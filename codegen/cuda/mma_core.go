@@ -7,7 +7,7 @@ import "github.com/gouache-ml/gouache/codegen/cuda/build"
 // of the sums eight, pairs of neighbouring columns.
 type mmaCore struct {
 	terms int
-	tiles []mmaTile
+	tiles []mmaTile // of a block, from the largest
 	in    func(e *emitter, kind string, panels [2]*panel) multiplier
 	// first is the row and column of a lane's first pair, pairs how far each lies
 	// from it.
