@@ -44,8 +44,7 @@ var spills = []struct {
 	most         int
 	why          string
 }{
-	{`^sm_70$`, `^product`, 16, "unasked, ptxas prefers eight blocks of a multiprocessor, or six, to registers; told of one it spills nothing"},
-	{`^sm_(70|80)$`, `^loops`, 16, "the same"},
+	{`^sm_(70|80)$`, `^loops`, 16, "unasked, ptxas prefers eight blocks of a multiprocessor, or six, to registers; told of one it spills nothing"},
 }
 
 // assembly is a kernel's text, and what ptxas says about it.

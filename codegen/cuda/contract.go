@@ -103,10 +103,11 @@ func (e *emitter) deal(p *product, entry *Entry, m, n, parts int) (d *ending, m0
 
 // emitContract writes a product by the core that fits it: wgmma.go for plain
 // matrices of 16-bit elements on processors that have it, mma.go for other
-// operands of 16 bits, and f32 for the rest.
+// operands of 16 bits that the target's matrix instruction takes, and f32 for the
+// rest.
 func emitContract(m *build.Module, t *Target, k *kern.Kernel) ([]Entry, error) {
 	p := productOf(k)
-	if kind := p.kind(); kind != "" && t.Tensor != "" {
+	if kind := p.kind(); t.multiplies(kind) {
 		if t.Tensor == "wgmma" {
 			if w := p.wgmma(t, kind); w != nil {
 				return w.emit(m)
@@ -137,6 +138,9 @@ func (p *product) kind() string {
 	return kinds[0]
 }
 
+// sharedOf70 is the shared memory of a multiprocessor of sm_70.
+const sharedOf70 = 96 << 10
+
 // emitF32 writes a product in f32 with a block's tiles of operands in shared
 // memory, two of each: while one is multiplied the next is loaded.
 func emitF32(m *build.Module, target *Target, p *product) ([]Entry, error) {
@@ -148,20 +152,27 @@ func emitF32(m *build.Module, target *Target, p *product) ([]Entry, error) {
 	blocks := tilesN * tilesM * points(p.batch)
 	parts := target.parts(blocks, ceil(nK, t.k))
 	steps := ceil(ceil(nK, t.k), parts)
-	f := m.Kernel(k.Name, build.Limits{Threads: threads, Cluster: parts}, 0, len(k.Bufs))
-	e := newEmitter(f, k)
-	e.pairs = target.Tensor != ""
-	entry := Entry{Name: k.Name, Grid: [3]int{blocks * parts, 1, 1}, Block: threads, Args: allBuffers(k)}
-	d, m0, n0 := e.deal(p, &entry, t.m, t.n, parts)
-	tid := e.Thread()
-
-	left, right := p.sideOf(p.left, p.m, t.m), p.sideOf(p.right, p.n, t.n)
 	// Lines of a tile lie side by side for each k, 4 more than there are: so
 	// threads that write along k meet other banks.
 	ld := [2]int{t.m + 4, t.n + 4}
 	bytes := [2]int{4 * t.k * ld[0], 4 * t.k * ld[1]}
 	stage := bytes[0] + bytes[1]
+	c := results{rows: t.m, cols: t.n, ld: t.n + 4}
+	shared := max(2*stage, c.bytes())
 
+	// Without a wish the assembler fits eight blocks on sm_70, or six, and spills.
+	fit := 0
+	if !target.from80() {
+		fit = min(4, sharedOf70/shared)
+	}
+	f := m.Kernel(k.Name, build.Limits{Threads: threads, Blocks: fit, Cluster: parts}, 0, len(k.Bufs))
+	e := newEmitter(f, k)
+	e.pairs = target.from80()
+	entry := Entry{Name: k.Name, Grid: [3]int{blocks * parts, 1, 1}, Block: threads, Args: allBuffers(k)}
+	d, m0, n0 := e.deal(p, &entry, t.m, t.n, parts)
+	tid := e.Thread()
+
+	left, right := p.sideOf(p.left, p.m, t.m), p.sideOf(p.right, p.n, t.n)
 	loaders := [2]*loader{e.loader(p, left, m0, tid, t.k, threads), e.loader(p, right, n0, tid, t.k, threads)}
 	partial := nK%t.k != 0 || parts*steps*t.k > nK // not all tiles are whole
 	start := e.MulI(d.part, steps*t.k)
@@ -219,15 +230,14 @@ func emitF32(m *build.Module, target *Target, p *product) ([]Entry, error) {
 	out = multiply(build.Int((steps-1)%2*stage), out)
 	e.Barrier()
 
-	c := results{rows: t.m, cols: t.n, ld: t.n + 4}
 	for i := range t.rm {
 		for j := 0; j < t.rn; j += run(t.rn) {
 			at := e.Add(e.MulI(e.AddI(row0, rowAt(i)), c.ld), e.AddI(col0, colAt(j)))
 			e.Store(e.Vector(out[i*t.rn+j:i*t.rn+j+run(t.rn)]...), e.SharedAt(e.MulI(at, 4), build.Vec(run(t.rn), build.F32)))
 		}
 	}
-	entry.Shared = max(2*stage, c.bytes())
-	e.Shared(entry.Shared)
+	entry.Shared = shared
+	e.Shared(shared)
 	e.meet(parts)
 	err := d.epilogue(c, m0, n0, tid, threads)
 	e.leave(parts)

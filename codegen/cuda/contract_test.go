@@ -141,7 +141,7 @@ func TestProductsOfAnySize(t *testing.T) {
 	sizes := []int{1, 7, 16, 33, 65, 129, 300}
 	r := rand.New(rand.NewPCG(3, 4))
 	size := func() int { return sizes[r.IntN(len(sizes))] }
-	for _, tg := range []*cuda.Target{on(t, "sm_70", "", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
+	for _, tg := range []*cuda.Target{on(t, "sm_70", "m8n8k4", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
 		for _, d := range []ir.DType{ir.F32, ir.F16, ir.BF16} {
 			forms(func(ta, tb bool) {
 				for i := range 2 {
@@ -160,17 +160,21 @@ func TestProductsOfAnySize(t *testing.T) {
 // for every ring of stages to go round twice, four stages of 32 terms.
 func TestProductsByMma(t *testing.T) {
 	showErrors(t)
-	for _, tg := range []*cuda.Target{on(t, "sm_80", "mma", nil), on(t, "sm_90a", "mma", nil)} {
+	for _, tg := range []*cuda.Target{on(t, "sm_70", "m8n8k4", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "mma", nil)} {
+		d := ir.BF16
+		if tg.Tensor == "m8n8k4" {
+			d = ir.F16
+		}
 		forms(func(ta, tb bool) {
-			product(t, matmul{batch: 2, m: 72, n: 136, k: 296, ta: ta, tb: tb, in: ir.BF16, out: ir.BF16, rest: true}.kernel(), tg, ir.BF16)
+			product(t, matmul{batch: 2, m: 72, n: 136, k: 296, ta: ta, tb: tb, in: d, out: d, rest: true}.kernel(), tg, d)
 			product(t, matmul{batch: 1, m: 24, n: 40, k: 288, ta: ta, tb: tb, in: ir.F16, out: ir.F32}.kernel(), tg, 0)
 			// one operand by granules, the other not
 			product(t, matmul{batch: 1, m: 64, n: 67, k: 288, ta: ta, tb: tb, in: ir.F16, out: ir.F32, rest: true}.kernel(), tg, 0)
 		})
 		for _, s := range []cuda.Shape{{M: 64, N: 64}, {M: 128, N: 128}} {
-			tg := on(t, tg.Name, "mma", &s)
+			tg := on(t, tg.Name, tg.Tensor, &s)
 			product(t, matmul{batch: 1, m: 136, n: 72, k: 264, in: ir.F16, out: ir.F32}.kernel(), tg, 0)
-			product(t, matmul{batch: 1, m: 130, n: 129, k: 296, tb: true, in: ir.BF16, out: ir.BF16, rest: true}.kernel(), tg, ir.BF16)
+			product(t, matmul{batch: 1, m: 130, n: 129, k: 296, tb: true, in: d, out: d, rest: true}.kernel(), tg, d)
 		}
 	}
 }
@@ -237,7 +241,7 @@ func TestProductsOfHeads(t *testing.T) {
 	out := kern.Flat([]int{nb, nh, nt, ns}, []kern.Index{kern.V(z), kern.V(h), kern.V(i), kern.V(j)})
 	b.Store(b.Buf("s", ir.F32, nb*nh*nt*ns, kern.Out), out, y)
 	kn := b.Done()
-	for _, tg := range []*cuda.Target{on(t, "sm_70", "", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
+	for _, tg := range []*cuda.Target{on(t, "sm_70", "m8n8k4", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
 		product(t, kn, tg, 0)
 	}
 }
@@ -299,7 +303,7 @@ func TestConvolutions(t *testing.T) {
 			ks = append(ks, b.Done())
 		}
 		for _, k := range ks {
-			for _, tg := range []*cuda.Target{on(t, "sm_70", "", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
+			for _, tg := range []*cuda.Target{on(t, "sm_70", "m8n8k4", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
 				product(t, k, tg, 0)
 			}
 		}
@@ -350,7 +354,7 @@ func TestProductsOfExpressions(t *testing.T) {
 			if s.round {
 				coarse = s.d
 			}
-			for _, tg := range []*cuda.Target{on(t, "sm_70", "", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
+			for _, tg := range []*cuda.Target{on(t, "sm_70", "m8n8k4", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
 				product(t, k, tg, coarse)
 			}
 		})
@@ -377,7 +381,7 @@ func TestProductsWithUnusualRests(t *testing.T) {
 	big := b.Op(kern.Lt, b.F(2), z)
 	b.Store(b.Buf("mask", ir.F32, m*(n+8), kern.InOut), kern.V(i).Scale(n+8).Add(kern.V(j)).Plus(4), b.Cast(ir.F32, big))
 	kn := b.Done()
-	for _, tg := range []*cuda.Target{on(t, "sm_70", "", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
+	for _, tg := range []*cuda.Target{on(t, "sm_70", "m8n8k4", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)} {
 		product(t, kn, tg, 0)
 	}
 }

@@ -8,8 +8,8 @@
 //   - loops (loops.go): a thread for every point of the grid, or several
 //     threads, of a block or of a cluster's blocks, that share the loops of a
 //     point and add up what each has; scatter.go has the one with two loops;
-//   - products (contract.go, mma.go, wgmma.go): a kernel with a Contract becomes a blocked matrix
-//     product, whose tiles of operands are computed where they are copied to
+//   - products (contract.go, mma.go with mma_core.go, wgmma.go): a kernel with a
+//     Contract becomes a blocked matrix product, whose tiles of operands are computed where they are copied to
 //     shared memory (the prologue) and whose results run through the rest of the
 //     body (the epilogue);
 //   - templates (attention*.go): kernels written by hand.

@@ -7,20 +7,16 @@ import (
 	"github.com/gouache-ml/gouache/ir/kern"
 )
 
-// mmaTile is what a block of threads computes by mma.m16n8k16, a warp wm x wn
-// of it.
-type mmaTile struct{ m, n, k, wm, wn, stages int }
+// mmaTile is what a block of threads computes by mma, a warp wm x wn of it.
+// Blocks is how many should fit on a multiprocessor.
+type mmaTile struct{ m, n, k, wm, wn, stages, blocks int }
 
 func (t mmaTile) threads() int { return t.m / t.wm * (t.n / t.wn) * warp }
 
-// A warp of the largest has 64 sums a thread. Two blocks of it fit on a
-// multiprocessor of sm_80 (164 KB), whose warps then hide each other's waits.
-var mmaTiles = []mmaTile{{128, 128, 32, 64, 32, 4}, {64, 64, 32, 32, 32, 4}, {32, 64, 32, 16, 32, 4}}
-
 // mmaTile picks the largest tile that leaves few multiprocessors idle.
-func (p *product) mmaTile(target *Target) mmaTile {
+func (p *product) mmaTile(target *Target, tiles []mmaTile) mmaTile {
 	m, n, b := points(p.m), points(p.n), points(p.batch)
-	for _, t := range mmaTiles {
+	for _, t := range tiles {
 		if s := target.Shape; s != nil {
 			if s.M == t.m && s.N == t.n {
 				return t
@@ -31,7 +27,7 @@ func (p *product) mmaTile(target *Target) mmaTile {
 			return t
 		}
 	}
-	return mmaTiles[len(mmaTiles)-1]
+	return tiles[len(tiles)-1]
 }
 
 // multiprocessors is how many an H100 or H200 has; an A100 has 108.
@@ -50,11 +46,13 @@ type panel struct {
 	p     *product
 	s     side
 	kind  string
-	depth int // of a tile
-	width int // bytes of a row
-	each  int // granules of a thread
-	step  int // rows from one to the next
-	async bool
+	start int   // where it begins in a stage, in bytes
+	depth int   // of a tile
+	width int   // bytes of a row
+	each  int   // granules of a thread
+	step  int   // rows from one to the next
+	whole bool  // granules are copied as they lie in memory,
+	async bool  // asynchronously
 	row   Value // of the thread's first granule
 	chunk Value // place of its granules in a row
 	to    Value // where the first goes, in bytes
@@ -62,8 +60,8 @@ type panel struct {
 	// By granule: the variables of its line or lines and whether they exist.
 	lines  [][][]Value
 	exists [][]Value
-	// Of asynchronous copies, by granule: the pointer and the guards' indices
-	// without the variables of the sum.
+	// Of whole granules, one by one: the pointer and the guards' indices without
+	// the variables of the sum.
 	from   []Value
 	guards [][]Value
 }
@@ -92,9 +90,11 @@ func (p *product) sideBySide(s side) bool {
 	return true
 }
 
-// panel prepares to copy tiles of s whose first line is number first.
-func (e *emitter) panel(p *product, s side, kind string, first, tid Value, depth, threads int) *panel {
-	l := &panel{e: e, p: p, s: s, kind: kind, depth: depth, width: 2 * depth, async: p.sideBySide(s)}
+// panel prepares to copy tiles of s whose first line is number first,
+// asynchronously if it may and can.
+func (e *emitter) panel(p *product, s side, kind string, async bool, start int, first, tid Value, depth, threads int) *panel {
+	l := &panel{e: e, p: p, s: s, kind: kind, start: start, depth: depth, width: 2 * depth, whole: p.sideBySide(s)}
+	l.async = async && l.whole
 	if !s.byK {
 		l.width = 2 * s.size
 	}
@@ -128,7 +128,7 @@ func (e *emitter) panel(p *product, s side, kind string, first, tid Value, depth
 			vars = append(vars, e.vars[v.ID])
 		}
 		l.lines, l.exists = append(l.lines, vars), append(l.exists, exists)
-		if l.async {
+		if l.whole {
 			others := append(append([]*kern.Var(nil), p.batch...), s.lines...)
 			n := s.root
 			l.from = append(l.from, e.At(e.bases[n.Buf], e.AddI(e.share(n.At, others), n.At.Const)))
@@ -142,7 +142,7 @@ func (e *emitter) panel(p *product, s side, kind string, first, tid Value, depth
 			// Granules differ in the term alone.
 			for len(l.lines) < l.each {
 				l.lines, l.exists = append(l.lines, vars), append(l.exists, exists)
-				if l.async {
+				if l.whole {
 					l.from, l.guards = append(l.from, l.from[0]), append(l.guards, l.guards[0])
 				}
 			}
@@ -199,9 +199,9 @@ func (e *emitter) share(ix kern.Index, vars []*kern.Var) Value {
 	return sum
 }
 
-// copy starts the asynchronous copies of the tile whose first term is k0 to
-// shared address at. Terms past the last are 0.
-func (l *panel) copy(k0, at Value) {
+// sources gives f the thread's whole granules of the tile whose first term is k0:
+// a pointer, which may be read, and whether its elements are the operand's, or 0.
+func (l *panel) sources(k0 Value, f func(i int, from, live Value)) {
 	e, n := l.e, l.s.root
 	depth := points(l.p.k)
 	var ok, offset Value
@@ -224,14 +224,23 @@ func (l *panel) copy(k0, at Value) {
 		for j, g := range n.Guards {
 			live = e.both(live, e.Below(e.Add(l.guards[i][j], gs[j]), build.Int(g.Hi-g.Lo)))
 		}
-		size := e.Select(live, build.Int(2*granule), build.Int(0))
 		from := e.Cast(e.At(l.from[i], e.Select(live, offset, build.Int(0))), build.I8)
 		if len(n.Guards) > 0 {
 			// Without the guard, even the line's own share may be outside.
 			from = e.Select(live, from, e.Cast(e.bases[n.Buf], build.I8))
 		}
-		e.Call("gpu.cp.async.16", build.Void, e.Add(at, e.AddI(l.to, i*l.step*l.width)), from, size)
+		f(i, from, live)
 	}
+}
+
+// copy starts the asynchronous copies of the tile whose first term is k0 to the
+// stage at a shared address. Terms past the last are 0.
+func (l *panel) copy(k0, at Value) {
+	e := l.e
+	l.sources(k0, func(i int, from, live Value) {
+		size := e.Select(live, build.Int(2*granule), build.Int(0))
+		e.Call("gpu.cp.async.16", build.Void, e.Add(at, e.AddI(l.to, l.start+i*l.step*l.width)), from, size)
+	})
 }
 
 // fetch computes the thread's granules of the tile whose first term is k0, four
@@ -240,6 +249,15 @@ func (l *panel) fetch(k0 Value) ([]Value, error) {
 	e := l.e
 	depth := points(l.p.k)
 	var out []Value
+	if l.whole {
+		l.sources(k0, func(_ int, from, live Value) {
+			v := e.read(l.s.root.Buf, e.Cast(from, build.Vec(4, build.I32)))
+			for j := range 4 {
+				out = append(out, e.Select(live, e.Elem(v, j), build.Int(0)))
+			}
+		})
+		return out, nil
+	}
 	for i := range l.each {
 		for j, v := range l.s.lines {
 			e.set(v, l.lines[i][j]...)
@@ -337,80 +355,57 @@ func (e *emitter) granule(root *kern.Node, along *kern.Var, ok func(p int) Value
 	}), nil
 }
 
-// put writes granules to the tile that starts at so many bytes of shared memory.
+// put writes granules to the stage that starts at so many bytes of shared memory.
 func (l *panel) put(at Value, words []Value) {
 	e := l.e
 	for i := range l.each {
-		e.Store(e.Vector(words[4*i:4*i+4]...), e.SharedAt(e.Add(at, e.AddI(l.to, i*l.step*l.width)), build.Vec(4, build.I32)))
+		e.Store(e.Vector(words[4*i:4*i+4]...), e.SharedAt(e.Add(at, e.AddI(l.to, l.start+i*l.step*l.width)), build.Vec(4, build.I32)))
 	}
-}
-
-// fragments is where the lanes of a warp find the operands of mma, from the
-// panel's beginning: by 16 lines, then by 16 terms. As left operands the four
-// matrices of 8x8 that a load takes are lines 0-7 and 8-15 of the first 8 terms,
-// then of the next; as right ones both halves of the terms for lines 0-7, then
-// for 8-15.
-func (l *panel) fragments(first, lane Value, lines int, left bool) [][]Value {
-	e := l.e
-	low, mid, high := e.AndI(lane, 7), e.AndI(e.Shr(lane, 3), 1), e.Shr(lane, 4)
-	line, k := mid, high
-	if !left {
-		line, k = high, mid
-	}
-	var out [][]Value
-	for i := 0; i < lines; i += 16 {
-		var at []Value
-		for kk := 0; kk < l.depth; kk += 16 {
-			switch {
-			case !l.s.byK && kk > 0:
-				at = append(at, e.AddI(at[0], kk*l.width))
-			case !l.s.byK:
-				at = append(at, e.place(e.Add(e.MulI(k, 8), low), e.Add(e.Shr(e.AddI(first, i), 3), line), l.width))
-			case i > 0:
-				at = append(at, e.AddI(out[0][kk/16], i*l.width))
-			default:
-				at = append(at, e.place(e.Add(first, e.Add(e.MulI(line, 8), low)), e.AddI(k, kk/8), l.width))
-			}
-		}
-		out = append(out, at)
-	}
-	return out
 }
 
 // emitMma writes a product of numbers of 16 bits. Tiles of the operands stand in
 // a ring of stages: while one is multiplied those after it are on their way,
-// copied asynchronously where they lie side by side in memory, else through
-// registers.
+// copied asynchronously where they lie side by side in memory and the target can,
+// else through registers.
 func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry, error) {
-	k, t := p.kernel, p.mmaTile(target)
+	k, core := p.kernel, cores[target.Tensor]
+	if core == nil {
+		core = cores["mma"] // of operands that wgmma doesn't take
+	}
+	t := p.mmaTile(target, core.tiles)
 	threads := t.threads()
 	nM, nN, nK := points(p.m), points(p.n), points(p.k)
 	tilesN, tilesM := ceil(nN, t.n), ceil(nM, t.m)
 	blocks := tilesN * tilesM * points(p.batch)
 	parts := target.parts(blocks, ceil(nK, t.k))
 	steps := ceil(ceil(nK, t.k), parts)
-	// Without a wish for sm_90 the assembler prefers many blocks to registers and
-	// spills (36 bytes at 72 registers, where 216 are free).
-	f := m.Kernel(k.Name, build.Limits{Threads: threads, Blocks: 2, Cluster: parts}, 0, len(k.Bufs))
+	// Without a wish the assembler prefers many blocks to registers and spills (for
+	// sm_90, 36 bytes at 72 registers, where 216 are free).
+	f := m.Kernel(k.Name, build.Limits{Threads: threads, Blocks: t.blocks, Cluster: parts}, 0, len(k.Bufs))
 	e := newEmitter(f, k)
-	e.pairs = true
+	e.pairs = target.from80()
 	entry := Entry{Name: k.Name, Grid: [3]int{blocks * parts, 1, 1}, Block: threads, Args: allBuffers(k)}
 	d, m0, n0 := e.deal(p, &entry, t.m, t.n, parts)
 	tid := e.Thread()
 
 	panels := [2]*panel{
-		e.panel(p, p.sideOf(p.left, p.m, t.m), kind, m0, tid, t.k, threads),
-		e.panel(p, p.sideOf(p.right, p.n, t.n), kind, n0, tid, t.k, threads),
+		e.panel(p, p.sideOf(p.left, p.m, t.m), kind, target.from80(), 0, m0, tid, t.k, threads),
+		e.panel(p, p.sideOf(p.right, p.n, t.n), kind, target.from80(), 2*t.m*t.k, n0, tid, t.k, threads),
 	}
-	leftBytes := 2 * t.m * t.k
-	stage := leftBytes + 2*t.n*t.k
+	stage := 2 * (t.m + t.n) * t.k
 	base := e.SharedAddress()
-	starts := [2]int{0, leftBytes}
 	copyTo := func(k0, slot Value) {
-		for i, l := range panels {
+		for _, l := range panels {
 			if l.async {
-				l.copy(k0, e.Add(base, e.AddI(slot, starts[i])))
+				l.copy(k0, e.Add(base, slot))
 			}
+		}
+	}
+	// Copies of a tile make a group.
+	async := panels[0].async || panels[1].async
+	group := func(name string) {
+		if async {
+			e.Call("gpu.cp.async."+name, build.Void)
 		}
 	}
 	var err error
@@ -425,7 +420,7 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 	put := func(slot Value, x [2][]Value) {
 		for i, l := range panels {
 			if !l.async {
-				l.put(e.AddI(slot, starts[i]), x[i])
+				l.put(slot, x[i])
 			}
 		}
 	}
@@ -441,46 +436,45 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 			}
 			put(build.Int(s*stage), x)
 		}
-		e.Call("gpu.cp.async.commit", build.Void)
+		group("commit")
 	}
 
 	lane, w := e.AndI(tid, warp-1), e.Shr(tid, 5)
 	acrossN := t.n / t.wn
 	wm, wn := e.MulI(e.Div(w, acrossN), t.wm), e.MulI(e.Rem(w, acrossN), t.wn)
-	lefts, rights := panels[0].fragments(wm, lane, t.wm, true), panels[1].fragments(wn, lane, t.wn, false)
+	unit := core.in(e, kind, panels)
+	left, right := unit.operand(panels[0], wm, lane, true), unit.operand(panels[1], wn, lane, false)
 	acc := []Value{build.Int(0), build.Int((t.stages - 1) * stage)} // where to read and to copy
 	for range t.wm * t.wn / warp {
 		acc = append(acc, build.Float(0))
 	}
-	groups := t.wn / 8
-	wait := fmt.Sprintf("gpu.cp.async.wait.%d", t.stages-2)
+	groups := t.wn / 16
+	wait := fmt.Sprintf("wait.%d", t.stages-2)
 	out := e.For(build.Int(0), build.Int(steps), build.Int(1), acc, func(s Value, c []Value) []Value {
-		e.Call(wait, build.Void)
+		group(wait)
 		e.Barrier()
 		read, write := c[0], c[1]
 		ahead := e.AddI(s, t.stages-1)
 		k0 := e.Add(start, e.MulI(ahead, t.k))
-		e.If(e.Lt(ahead, build.Int(steps)), func() { copyTo(k0, write) })
-		e.Call("gpu.cp.async.commit", build.Void)
+		if async {
+			e.If(e.Lt(ahead, build.Int(steps)), func() { copyTo(k0, write) })
+		}
+		group("commit")
 		next := fetch(k0)
 		if err != nil {
 			return c
 		}
-		at := e.Add(base, read)
 		acc := append([]Value(nil), c[2:]...)
-		for kk := range t.k / 16 {
+		for kk := 0; kk < t.k; kk += core.terms {
 			var a [][4]Value
-			for i := range t.wm / 16 {
-				a = append(a, e.LoadMatrix(e.Add(at, lefts[i][kk]), !panels[0].s.byK))
+			for i := 0; i < t.wm; i += 16 {
+				a = append(a, left(read, i, kk))
 			}
-			for j := 0; j < groups; j += 2 {
-				b := e.LoadMatrix(e.Add(at, e.AddI(rights[j/2][kk], leftBytes)), !panels[1].s.byK)
+			for j := range groups {
+				b := right(read, 16*j, kk)
 				for i := range a {
-					for h := range 2 {
-						x := (i*groups + j + h) * 4
-						r := e.Mma(kind, a[i], [2]Value{b[2*h], b[2*h+1]}, [4]Value(acc[x:x+4]))
-						copy(acc[x:], r[:])
-					}
+					at := 8 * (i*groups + j)
+					unit.multiply(a[i], b, acc[at:at+8])
 				}
 			}
 		}
@@ -494,18 +488,19 @@ func emitMma(m *build.Module, target *Target, p *product, kind string) ([]Entry,
 	if err != nil {
 		return nil, err
 	}
-	e.Call("gpu.cp.async.wait.0", build.Void)
+	group("wait.0")
 	e.Barrier()
 
-	// A lane has two neighbouring columns of rows 8 apart, a quad of lanes eight:
-	// with 8 more floats to a row, 16 lanes write to different banks.
+	// With 8 more floats to a row, what 16 lanes write lies in different banks, or
+	// in half of them.
 	c := results{rows: t.m, cols: t.n, ld: t.n + 8}
-	row, col := e.Add(wm, e.Shr(lane, 2)), e.Add(wn, e.MulI(e.AndI(lane, 3), 2))
+	row, col := core.first(e, lane)
+	row, col = e.Add(wm, row), e.Add(wn, col)
 	for i := range t.wm / 16 {
 		for j := range groups {
-			for h := range 2 {
-				x := 2 + (i*groups+j)*4 + 2*h
-				at := e.Add(e.MulI(e.AddI(row, 16*i+8*h), c.ld), e.AddI(col, 8*j))
+			for h, by := range core.pairs {
+				x := 2 + 8*(i*groups+j) + 2*h
+				at := e.Add(e.MulI(e.AddI(row, 16*i+by[0]), c.ld), e.AddI(col, 16*j+by[1]))
 				e.Store(e.Vector(out[x:x+2]...), e.SharedAt(e.MulI(at, 4), build.Vec(2, build.F32)))
 			}
 		}

@@ -49,8 +49,6 @@ var excuses = []struct{ subject, what, at, before, after, why string }{
 		why: "nothing was combined before"},
 	{subject: `^mma`, what: `cp\.async\.wait_group 0`,
 		why: "the groups that have not been waited for in the loop are empty"},
-	{subject: `^mma by registers$`, what: `cp\.async\.(commit_group|wait_group 2)`,
-		why: "nothing is copied asynchronously"},
 	{subject: `^wgmma in parts$`, what: `^(without|address 0 of) mbarrier\.arrive\.release`, after: `^barrier\.cluster`,
 		why: "a block has one tile: nobody waits for the last stages to be empty"},
 	{subject: `^wgmma in turns$`, what: `^without bar\.warp\.sync`, after: `^$`,
@@ -74,7 +72,7 @@ var excuses = []struct{ subject, what, at, before, after, why string }{
 		why: "nothing is found past the end of the list"},
 	{subject: `^scatter_add$`, what: `^step -1`, at: `popc\(word\)`,
 		why: "past the last hit of a word nothing is added"},
-	{subject: `^mma by registers$`, what: `^bound \+1`, at: `build\.Int\(steps\)`,
+	{subject: `^(mma by registers|m8n8k4)$`, what: `^bound \+1`, at: `build\.Int\(steps\)`,
 		why: "terms past the last are 0"},
 	{subject: `^f32 in parts$`, what: `^step -1`, at: `e\.For\(from, to`,
 		why: "the loop runs once"},
@@ -416,7 +414,7 @@ func sums(n, terms int, columns bool) *kern.Kernel {
 // twice and loops have several turns.
 func subjects(t *testing.T) []*subject {
 	var out []*subject
-	v70, v80, v90 := on(t, "sm_70", "", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)
+	v70, v80, v90 := on(t, "sm_70", "m8n8k4", nil), on(t, "sm_80", "mma", nil), on(t, "sm_90a", "wgmma", nil)
 	shape := func(s cuda.Shape) *cuda.Target { return on(t, "sm_90a", "wgmma", &s) }
 	add := func(name string, k *kern.Kernel, tg *cuda.Target) {
 		out = append(out, newSubject(t, name, k, tg, 0, fill(k, 5)))
@@ -435,6 +433,7 @@ func subjects(t *testing.T) []*subject {
 	out = append(out, newSubject(t, "scatter_add", scatter, v90, 0, list))
 	add("f32", matmul{batch: 1, m: 33, n: 36, k: 70, in: ir.F32, out: ir.F32, rest: true}.kernel(), v70)
 	add("f32 in parts", matmul{batch: 1, m: 33, n: 36, k: 1100, ta: true, in: ir.F32, out: ir.F32}.kernel(), v90)
+	add("m8n8k4", matmul{batch: 1, m: 40, n: 72, k: 104, in: ir.F16, out: ir.F16, rest: true}.kernel(), v70)
 	add("mma", matmul{batch: 1, m: 40, n: 72, k: 296, in: ir.F16, out: ir.F16, rest: true}.kernel(), v80)
 	add("mma by registers", matmul{batch: 1, m: 33, n: 35, k: 290, ta: true, in: ir.F16, out: ir.F32}.kernel(), v80)
 	add("mma in parts", matmul{batch: 1, m: 24, n: 72, k: 1040, tb: true, in: ir.F16, out: ir.F16}.kernel(), on(t, "sm_90a", "mma", nil))

@@ -11,8 +11,8 @@ import (
 // Target is a generation of GPUs.
 type Target struct {
 	ptx.Arch
-	// Tensor is the matrix instruction that 16-bit products use: wgmma, mma, or
-	// none.
+	// Tensor is the matrix instruction that 16-bit products use: wgmma, mma (that
+	// is, mma.m16n8k16), m8n8k4 of f16, or none.
 	Tensor string
 	// Shape, when set, is how all products by tensor cores are cut, for
 	// measurements and tests. By size it varies.
@@ -22,14 +22,30 @@ type Target struct {
 var targets = []*Target{
 	{ptx.Arch{Name: "sm_90a", Version: "8.0"}, "wgmma", nil},
 	{ptx.Arch{Name: "sm_80", Version: "7.0"}, "mma", nil},
-	{ptx.Arch{Name: "sm_70", Version: "6.4"}, "", nil},
+	{ptx.Arch{Name: "sm_70", Version: "6.4"}, "m8n8k4", nil},
 }
+
+// multiplies says whether the target's matrix instruction takes a kind of operands:
+// f16, bf16, or "" for others.
+func (t *Target) multiplies(kind string) bool {
+	switch t.Tensor {
+	case "":
+		return false
+	case "m8n8k4":
+		return kind == "f16"
+	}
+	return kind != ""
+}
+
+// from80 says whether the target has what came with sm_80: asynchronous copies,
+// rounding in pairs.
+func (t *Target) from80() bool { return t.Name != "sm_70" }
 
 // Targets lists the GPUs that kernels can be compiled for, best first.
 func Targets() []*Target { return targets }
 
 // TargetByName finds a target. For measurements, what follows the name after
-// commas changes it: mma, wgmma or none for its matrix instruction; such as
+// commas changes it: mma, wgmma, m8n8k4 or none for its matrix instruction; such as
 // 128x256 for the tiles of products, 128x256x2 with the blocks of a cluster,
 // 64x64x1x8 with the parts of a sum as well; alternate.
 func TargetByName(name string) (*Target, error) {
@@ -56,7 +72,7 @@ func TargetByName(name string) (*Target, error) {
 
 func (t *Target) change(c string) error {
 	switch c {
-	case "mma", "wgmma":
+	case "mma", "wgmma", "m8n8k4":
 		t.Tensor = c
 		return nil
 	case "none":
@@ -75,7 +91,7 @@ func (t *Target) change(c string) error {
 	for i, n := range numbers {
 		x, err := strconv.Atoi(n)
 		if err != nil || x < 1 || i >= len(to) || len(numbers) < 2 {
-			return fmt.Errorf("%q is none of mma, wgmma, none, alternate and tiles such as 128x256x2", c)
+			return fmt.Errorf("%q is none of mma, wgmma, m8n8k4, none, alternate and tiles such as 128x256x2", c)
 		}
 		*to[i] = x
 	}

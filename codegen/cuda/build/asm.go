@@ -3,6 +3,7 @@ package build
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,6 +67,13 @@ func repeat(s string, n int) []string {
 
 const memory = ",~{memory}"
 
+// mma884 is the text of mma.m8n8k4 before and after the layouts, and its constraints.
+var mma884 = [3]string{
+	"mma.sync.aligned.m8n8k4.",
+	".f32.f16.f16.f32 {$0, $1, $2, $3, $4, $5, $6, $7}, {$8, $9}, {$10, $11}, {$12, $13, $14, $15, $16, $17, $18, $19};",
+	join(slices.Concat(repeat("=f", 8), repeat("r", 4), repeat("f", 8))),
+}
+
 var asm = map[string][2]string{
 	"gpu.bar.sync":   {"bar.sync $0, $1;", "r,r" + memory},
 	"gpu.bar.arrive": {"bar.arrive $0, $1;", "r,r" + memory},
@@ -83,6 +91,12 @@ var asm = map[string][2]string{
 
 	"gpu.mma.bf16": {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};", "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f"},
 	"gpu.mma.f16":  {"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};", "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f"},
+
+	// Of quad pairs, with the layouts of a and b.
+	"gpu.mma884.row.row": {mma884[0] + "row.row" + mma884[1], mma884[2]},
+	"gpu.mma884.row.col": {mma884[0] + "row.col" + mma884[1], mma884[2]},
+	"gpu.mma884.col.row": {mma884[0] + "col.row" + mma884[1], mma884[2]},
+	"gpu.mma884.col.col": {mma884[0] + "col.col" + mma884[1], mma884[2]},
 
 	"gpu.ldmatrix.x4":       {"ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$4];", "=r,=r,=r,=r,r" + memory},
 	"gpu.ldmatrix.x4.trans": {"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {$0, $1, $2, $3}, [$4];", "=r,=r,=r,=r,r" + memory},
@@ -164,6 +178,21 @@ func (f *Func) Mma(kind string, a [4]Value, b [2]Value, c [4]Value) [4]Value {
 	args := append(append(append([]Value{}, a[:]...), b[:]...), c[:]...)
 	r := f.Call("gpu.mma."+kind, Struct(4, F32), args...)
 	var out [4]Value
+	for i := range out {
+		out[i] = f.Part(r, i)
+	}
+	return out
+}
+
+// Mma884 has each quad pair of the warp (lanes 4q to 4q+3 and 16 more) add its own
+// 8x8 product of a (8x4) and b (4x8), of f16, to c, in the fragment layouts of
+// PTX's mma.m8n8k4. A lane's elements of a row by row are a row's four, of a
+// column by column those of one column and four rows, and so with b.
+func (f *Func) Mma884(aByRow, bByRow bool, a, b [2]Value, c [8]Value) [8]Value {
+	layout := map[bool]string{true: "row", false: "col"}
+	args := slices.Concat(a[:], b[:], c[:])
+	r := f.Call("gpu.mma884."+layout[aByRow]+"."+layout[bByRow], Struct(8, F32), args...)
+	var out [8]Value
 	for i := range out {
 		out[i] = f.Part(r, i)
 	}

@@ -85,6 +85,7 @@ var required = []struct {
 	{"gpu.tanh", 75, false, 70},
 	{"gpu.prefetch", 70, false, 60},
 	{"gpu.mma.", 80, false, 70},
+	{"gpu.mma884.", 70, false, 64}, // much slower on later ones
 	{"gpu.ldmatrix.", 75, false, 65},
 	{"gpu.stmatrix.", 90, false, 78},
 	{"gpu.cp.async.", 80, false, 70},

@@ -149,6 +149,61 @@ func cooperative() []program {
 			return out
 		}})
 	}
+	// Four products of 8x4 and 4x8 by each warp, one by each quad pair, in all layouts.
+	for layouts := range 4 {
+		aByRow, bByRow := layouts&1 == 0, layouts&2 != 0
+		ps = append(ps, program{name: fmt.Sprintf("mma884_%t_%t", aByRow, bByRow), arch: "sm_70", out: 8 * threads * blocks, kernel: func(f *build.Func, in, out build.Value) {
+			lane := f.AndI(f.Thread(), 31)
+			high := f.MulI(f.Shr(lane, 4), 4)
+			four := f.AndI(lane, 3)
+			place := f.Add(high, four)
+			set := f.MulI(f.AndI(f.Shr(lane, 2), 3), 128)
+			at := func(base int, r, c build.Value, cols int) build.Value {
+				return smallOf(f, in, f.Add(set, f.AddI(f.Add(f.MulI(r, cols), c), base)))
+			}
+			// The lane's elements are four neighbours in its row of the matrix or of
+			// the transposed one.
+			pack := func(element func(place, k build.Value) build.Value, own bool) (x [2]build.Value) {
+				for k := range x {
+					var e [2]build.Value
+					for i := range e {
+						n := build.Value(build.Int(2*k + i))
+						if own {
+							e[i] = element(place, n)
+						} else {
+							e[i] = element(f.Add(high, n), four)
+						}
+					}
+					x[k] = f.Pack("f16", e[0], e[1])
+				}
+				return x
+			}
+			a := pack(func(r, k build.Value) build.Value { return at(0, r, k, 4) }, aByRow)
+			b := pack(func(c, k build.Value) build.Value { return at(32, k, c, 8) }, !bByRow)
+			var c [8]build.Value
+			for k := range c {
+				c[k] = at(64, f.Add(high, f.AddI(f.AndI(lane, 1), k&2)), f.AddI(f.AndI(lane, 2), k&4+k&1), 8)
+			}
+			c = f.Mma884(aByRow, bByRow, a, b, c)
+			c = f.Mma884(aByRow, bByRow, a, b, c)
+			to := f.At(f.Cast(out, build.Vec(4, build.F32)), f.MulI(index(f), 2))
+			f.Store(f.Vector(c[:4]...), to)
+			f.Store(f.Vector(c[4:]...), f.At(to, build.Int(1)))
+		}, want: func(in []uint32) []uint32 {
+			out := make([]uint32, 8*threads*blocks)
+			for i := range out {
+				lane, k := i/8%32, i%8
+				m := in[lane%16/4*128:]
+				r, c := lane/16*4+lane%2+k/2%2*2, k/4*4+lane/2%2*2+k%2
+				sum := small(m[64+8*r+c])
+				for j := range 4 {
+					sum += 2 * small(m[4*r+j]) * small(m[32+8*j+c])
+				}
+				out[i] = math.Float32bits(sum)
+			}
+			return out
+		}})
+	}
 	return append(ps, hopper()...)
 }
 
