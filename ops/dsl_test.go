@@ -118,15 +118,26 @@ func TestTiedMaximaShareTheGradientEqually(t *testing.T) {
 }
 
 // Philox4x32-10 with all counters and keys zero gives these words (the
-// generator's published test vectors), one for each of the first four elements.
+// generator's published test vectors): the first is the first element's, and each is
+// that of one of four neighbours which are rounded.
 func TestRandomNumbersAreThoseOfPhilox(t *testing.T) {
 	f := newFunc()
 	zero := ops.Full(f, ir.T(ir.I32), 0)
-	var want []float64
-	for _, w := range []uint32{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8} {
-		want = append(want, (float64(w>>9)+0.5)/(1<<23))
+	words := []uint32{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}
+	uniform := func(w uint32) float64 { return (float64(w>>9) + 0.5) / (1 << 23) }
+	wantValue(t, ops.RandomUniform(zero, zero, 0, 1), ir.T(ir.F32, 1), uniform(words[0]))
+	// Beside 1 bf16 has 1 + 1/128: x is rounded up if its distance from 1, in
+	// these, and the random number are 1 together.
+	for i, w := range words {
+		for _, up := range []bool{false, true} {
+			x, want := 1+(1-uniform(w))/128-1e-6, 1.
+			if up {
+				x, want = 1+(1-uniform(w))/128+1e-6, 1+1./128
+			}
+			y := ops.CastRandomly(ops.Full(f, ir.T(ir.F32, 4), x), ir.BF16, zero, zero, 0)
+			wantValue(t, ops.SliceAxis(y, 0, i, i+1), ir.T(ir.BF16, 1), want)
+		}
 	}
-	wantValue(t, ops.RandomUniform(zero, zero, 0, 4), ir.T(ir.F32, 4), want...)
 }
 
 func TestErrorsNameOperandsAndTypes(t *testing.T) {

@@ -128,8 +128,10 @@ func Iota(f *ir.Func, axis int, shape ...int) *ir.Value {
 
 // RandomUniformOp is uniform in (0,1), a function of the scalars seed and
 // step, of Stream and of the element's number: Philox4x32-10 with counter
-// (element/4, stream, 0, 0) and key (seed, step), whose word element%4, w,
-// becomes (w>>9 + 1/2) / 2^23.
+// (element, stream, 0, 0) and key (seed, step), whose first word w becomes
+// (w>>9 + 1/2) / 2^23. Elements don't share evaluations, as those of
+// CastRandomlyOp do: noise is mostly added where a product ends, and there a lane
+// would have to choose one of four words.
 type RandomUniformOp struct {
 	pointwise
 	Shape  []int
@@ -158,7 +160,7 @@ func (op RandomUniformOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
 	out := ir.NewTensor(outs[0])
 	u := uniform(args[0], args[1], op.Stream)
 	for i := range out.Data {
-		out.Data[i] = u(i)
+		out.Data[i] = u(4 * i)
 	}
 	return []*ir.Tensor{out}
 }
@@ -173,14 +175,14 @@ func (op RandomUniformOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, err
 	if err != nil {
 		return nil, err
 	}
-	return e.B.Random(seed, step, op.Stream, kern.Flat(e.Out.Shape, idx)), nil
+	return e.B.Random(seed, step, op.Stream, kern.Flat(e.Out.Shape, idx).Scale(4)), nil
 }
 
 // Cheap is false: ten rounds of multiplications.
 func (RandomUniformOp) Cheap() bool { return false }
 
-// Weight is that of four divisions, where neighbours share the rounds.
-func (RandomUniformOp) Weight() int { return 4 }
+// Weight is that of ten divisions.
+func (RandomUniformOp) Weight() int { return 10 }
 
 // VJP is nil.
 func (RandomUniformOp) VJP(in *ir.Instr, _ []*ir.Value) []*ir.Value { return noGrads(in) }

@@ -12,8 +12,9 @@ func init() { ir.Register(CastRandomlyOp{}, GradScaleOp{}, GradFilterOp{}, GradU
 
 // CastRandomlyOp converts to To, a 16-bit floating-point type, by stochastic
 // rounding: to one of the two numbers next to x, so that the expected result
-// is x. The random number is that of RandomUniformOp with the same scalars seed
-// and step, Stream and element. A sum whose terms are smaller than half a unit
+// is x. The random number is word element%4 of Philox4x32-10 with counter
+// (element/4, stream, 0, 0) and key (seed, step), mapped as RandomUniformOp's:
+// four neighbours share an evaluation. A sum whose terms are smaller than half a unit
 // of the format advances on average, where rounding to nearest would lose them
 // all: that is how weights of 16 bits are trained without a copy of 32.
 type CastRandomlyOp struct {
@@ -70,8 +71,8 @@ func (op CastRandomlyOp) Element(e *Emitter, idx []kern.Index) (*kern.Node, erro
 // Cheap is false: there is a random number in it.
 func (CastRandomlyOp) Cheap() bool { return false }
 
-// Weight is that of a random number.
-func (CastRandomlyOp) Weight() int { return RandomUniformOp{}.Weight() }
+// Weight is that of four divisions: neighbours share a random number's rounds.
+func (CastRandomlyOp) Weight() int { return 4 }
 
 // VJP casts back.
 func (op CastRandomlyOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
