@@ -329,7 +329,7 @@ func emitLoops(m *build.Module, target *Target, k *kern.Kernel) ([]Entry, error)
 	f := m.Kernel(k.Name, limits, 0, len(k.Bufs))
 	e := newEmitter(f, k)
 	e.width = s.width
-	e.pairs = target.Tensor != ""
+	e.pairs = target.from80()
 	e.long = long
 	entry := Entry{Name: k.Name, Grid: [3]int{blocks, 1, 1}, Block: s.threads(), Args: allBuffers(k)}
 	rank, number := e.part(&entry, s.blocks)
