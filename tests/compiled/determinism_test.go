@@ -26,6 +26,15 @@ var adam = nn.AdamW{Beta1: 0.9, Beta2: 0.98, Eps: 1e-8, Decay: 0.01, Moment1: ir
 // give several chunks to many kernels.
 func models(t *testing.T) []*ir.Module {
 	t.Helper()
+	return trained(t,
+		dvae.Config{ImageSize: 16, Width: 48, Groups: 2, BlocksPerGroup: 1, Stem: 3, Codebook: 40, CodeDim: 16, Batch: 4, Optimizer: adam},
+		dalle.Config{TextLen: 12, TextVocab: 30, GridW: 6, GridH: 6, ImageVocab: 40, Dim: 96, Heads: 3, Layers: 3, Kernel: 3, Batch: 4, SampleBatch: 2, Optimizer: adam},
+		clip.Config{ImageSize: 16, Patch: 4, ImageDim: 48, ImageHeads: 3, TextLen: 12, TextVocab: 30, TextDim: 48, TextHeads: 3, Layers: 2, Embed: 24, Batch: 6, Optimizer: adam})
+}
+
+// trained builds the three networks with their function train alone.
+func trained(t *testing.T, d dvae.Config, p dalle.Config, c clip.Config) []*ir.Module {
+	t.Helper()
 	var out []*ir.Module
 	add := func(m *ir.Module, err error) {
 		if err != nil {
@@ -34,9 +43,9 @@ func models(t *testing.T) []*ir.Module {
 		m.Funcs = slices.DeleteFunc(m.Funcs, func(f *ir.Func) bool { return f.Name != "train" })
 		out = append(out, m)
 	}
-	add(dvae.Build(dvae.Config{ImageSize: 16, Width: 48, Groups: 2, BlocksPerGroup: 1, Stem: 3, Codebook: 40, CodeDim: 16, Batch: 4, Optimizer: adam}))
-	add(dalle.Build(dalle.Config{TextLen: 12, TextVocab: 30, GridW: 6, GridH: 6, ImageVocab: 40, Dim: 96, Heads: 3, Layers: 3, Kernel: 3, Batch: 4, SampleBatch: 2, Optimizer: adam}))
-	add(clip.Build(clip.Config{ImageSize: 16, Patch: 4, ImageDim: 48, ImageHeads: 3, TextLen: 12, TextVocab: 30, TextDim: 48, TextHeads: 3, Layers: 2, Embed: 24, Batch: 6, Optimizer: adam}))
+	add(dvae.Build(d))
+	add(dalle.Build(p))
+	add(clip.Build(c))
 	return out
 }
 

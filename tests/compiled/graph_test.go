@@ -2,13 +2,11 @@ package compiled
 
 import (
 	"bytes"
-	"slices"
 	"testing"
 
 	"github.com/gouache-ml/gouache/codegen/cuda"
 	"github.com/gouache-ml/gouache/codegen/load"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
-	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 	"github.com/gouache-ml/gouache/models/clip"
@@ -22,17 +20,10 @@ import (
 // graph it runs in. The emulator would also report reads of what nobody has written.
 func TestReplaysInAnyAllowedOrderHaveTheSameBits(t *testing.T) {
 	t.Setenv("GOUACHE_TEST_DEVICE", "emu")
-	var modules []*ir.Module
-	add := func(m *ir.Module, err error) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.Funcs = slices.DeleteFunc(m.Funcs, func(f *ir.Func) bool { return f.Name != "train" })
-		modules = append(modules, m)
-	}
-	add(dvae.Build(dvae.Config{ImageSize: 8, Width: 8, Groups: 2, BlocksPerGroup: 1, Stem: 3, Codebook: 8, CodeDim: 4, Batch: 2, Optimizer: adam}))
-	add(dalle.Build(dalle.Config{TextLen: 4, TextVocab: 12, GridW: 4, GridH: 4, ImageVocab: 12, Dim: 16, Heads: 2, Layers: 3, Kernel: 3, Batch: 2, SampleBatch: 2, Optimizer: adam}))
-	add(clip.Build(clip.Config{ImageSize: 8, Patch: 4, ImageDim: 8, ImageHeads: 2, TextLen: 12, TextVocab: 12, TextDim: 8, TextHeads: 2, Layers: 1, Embed: 6, Batch: 3, Optimizer: adam}))
+	modules := trained(t,
+		dvae.Config{ImageSize: 8, Width: 8, Groups: 2, BlocksPerGroup: 1, Stem: 3, Codebook: 8, CodeDim: 4, Batch: 2, Optimizer: adam},
+		dalle.Config{TextLen: 4, TextVocab: 12, GridW: 4, GridH: 4, ImageVocab: 12, Dim: 16, Heads: 2, Layers: 3, Kernel: 3, Batch: 2, SampleBatch: 2, Optimizer: adam},
+		clip.Config{ImageSize: 8, Patch: 4, ImageDim: 8, ImageHeads: 2, TextLen: 12, TextVocab: 12, TextDim: 8, TextHeads: 2, Layers: 1, Embed: 6, Batch: 3, Optimizer: adam})
 	spec, err := Compile("tiny", modules...)
 	if err != nil {
 		t.Fatal(err)

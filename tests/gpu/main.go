@@ -16,6 +16,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/gouache-ml/gouache/codegen/driver"
 )
 
 type options struct {
@@ -24,22 +26,37 @@ type options struct {
 	budget           time.Duration
 	skip             string
 	steps            int
+	stdout, diag     io.Writer
 }
 
 func main() {
-	var o options
-	flag.StringVar(&o.bin, "bin", "bin", "`DIR` with compiled.test, parity.test and gpupeers")
-	flag.StringVar(&o.out, "o", "out/gpu", "`DIR` to write gpu.json, gpu.md and logs to")
-	flag.StringVar(&o.python, "python", "python3", "Python with PyTorch")
-	flag.StringVar(&o.torch, "torch", "tests/gpu/torch_peers.py", "script that times PyTorch; \"\" for none")
-	flag.DurationVar(&o.budget, "budget", 130*time.Second, "time for PyTorch")
-	flag.StringVar(&o.skip, "skip", "", "`RE` of stages to leave out: compiled, parity, gemm, attention, rows, block, step, torch")
-	flag.IntVar(&o.steps, "steps", 10, "runs of each program that are timed")
-	flag.Parse()
-	if err := o.run(context.Background()); err != nil {
-		fmt.Fprintf(os.Stderr, "gpu-check: %v\n", err)
-		os.Exit(1)
+	driver.Command("gpu-check", func(ctx context.Context, args []string, out io.Writer) error { return run(ctx, args, out, os.Stderr) })
+}
+
+func run(ctx context.Context, args []string, out, diag io.Writer) error {
+	o := options{stdout: out, diag: diag}
+	f := flag.NewFlagSet("gpu-check", flag.ContinueOnError)
+	f.SetOutput(io.Discard) // an error is one line
+	f.StringVar(&o.bin, "bin", "bin", "`DIR` with compiled.test, parity.test and gpupeers")
+	f.StringVar(&o.out, "o", "out/gpu", "`DIR` to write gpu.json, gpu.md and logs to")
+	f.StringVar(&o.python, "python", "python3", "`command` that has PyTorch")
+	f.StringVar(&o.torch, "torch", "tests/gpu/torch_peers.py", "`script` that times PyTorch; \"\" for none")
+	f.DurationVar(&o.budget, "budget", 130*time.Second, "time for PyTorch")
+	f.StringVar(&o.skip, "skip", "", "`regexp` of stages to leave out: compiled, parity, gemm, attention, rows, block, step, torch")
+	f.IntVar(&o.steps, "steps", 10, "runs of each program that are timed")
+	switch err := f.Parse(args); {
+	case err == flag.ErrHelp:
+		f.SetOutput(diag)
+		f.Usage()
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w; see -help", err)
+	case f.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q; see -help", f.Arg(0))
+	case o.steps < 1:
+		return fmt.Errorf("-steps must be at least 1")
 	}
+	return o.run(ctx)
 }
 
 // row is a line of the table: milliseconds.
@@ -110,7 +127,7 @@ func (o *options) run(ctx context.Context) error {
 		}
 		ms, err := o.bench(ctx, m)
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "gpu-check: %s: %v\n", m, err)
+			fmt.Fprintf(o.diag, "gpu-check: %s: %v\n", m, err)
 			failed++
 		}
 		ours = append(ours, ms...)
@@ -118,7 +135,7 @@ func (o *options) run(ctx context.Context) error {
 	peers := map[string]peer{}
 	if o.torch != "" && wanted("torch") {
 		if peers, err = o.pytorch(ctx); err != nil {
-			fmt.Fprintf(os.Stderr, "gpu-check: PyTorch: %v\n", err)
+			fmt.Fprintf(o.diag, "gpu-check: PyTorch: %v\n", err)
 			failed++
 		}
 	}
@@ -144,17 +161,17 @@ func (o *options) test(ctx context.Context, name string) bool {
 	out, err := c.CombinedOutput()
 	os.WriteFile(filepath.Join(o.out, name+".log"), out, 0o644)
 	passed, bad := bytes.Count(out, []byte("--- PASS")), bytes.Count(out, []byte("--- FAIL"))
-	fmt.Printf("%s: %d tests passed, %d failed, %.0f s\n", name, passed, bad, time.Since(start).Seconds())
+	fmt.Fprintf(o.stdout, "%s: %d tests passed, %d failed, %.0f s\n", name, passed, bad, time.Since(start).Seconds())
 	if err != nil {
 		lines := strings.Split(string(out), "\n")
 		shown := 0
 		for _, l := range lines {
 			if shown < 40 && regexp.MustCompile(`error|FAIL|panic|fault|want|illegal`).MatchString(l) {
-				fmt.Println("  " + l[:min(len(l), 220)])
+				fmt.Fprintln(o.stdout, "  "+l[:min(len(l), 220)])
 				shown++
 			}
 		}
-		fmt.Printf("  %v\n", err)
+		fmt.Fprintf(o.stdout, "  %v\n", err)
 	}
 	return err == nil
 }
@@ -337,8 +354,8 @@ func (o *options) table(ours []*measured, peers map[string]peer) error {
 	}
 	var md bytes.Buffer
 	fmt.Fprint(&md, "| what | ours, ms | PyTorch, ms | speedup | TFLOP/s | of the roof | PyTorch's row |\n|---|---|---|---|---|---|---|\n")
-	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Printf("peaks by %s: %.0f TFLOP/s, %.0f GB/s\n", peak.By, peak.TFLOPS, peak.GBPS)
+	tw := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(o.stdout, "peaks by %s: %.0f TFLOP/s, %.0f GB/s\n", peak.By, peak.TFLOPS, peak.GBPS)
 	fmt.Fprintf(tw, "what\tours ms\tPyTorch ms\tspeedup\tTFLOP/s\tof the roof\n")
 	for _, r := range rows {
 		fmt.Fprintf(tw, "%s\t%.4f\t%.4f\t%.2f\t%.1f\t%.0f%%\n", r.Name, r.Ours, r.Peer, r.Ratio, r.TFLOPS, 100*r.Share)
