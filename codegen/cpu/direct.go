@@ -327,14 +327,9 @@ func (x tile) emit(m *build.Module) {
 // size is a tile's extent that occurs count times in a row.
 type size struct{ extent, count int }
 
-// split cuts n rows into equal tiles of at most most rows, or where that
-// leaves them small into tiles of two sizes.
+// split cuts n rows into as few tiles of at most most rows as there can be, of
+// equal sizes or two.
 func split(n, most int) []size {
-	for d := most; 2*d >= most; d-- {
-		if n%d == 0 {
-			return []size{{d, n / d}}
-		}
-	}
 	count := ceilDiv(n, most)
 	q, extra := n/count, n%count
 	if extra == 0 {
