@@ -474,16 +474,22 @@ func columnsTile(batches, m, n, depth int) (rows, cols int) {
 	for cols > 64 && rows*cols*depth > 1<<30 {
 		cols = cut(n, 2*ceilDiv(n, cols))
 	}
-	for batches*ceilDiv(m, rows)*ceilDiv(n, cols) < 8 && rows*cols*depth > chunkWork*2/3 {
+	chunks := func(r, c int) int { return batches * ceilDiv(m, r) * ceilDiv(n, c) }
+	cost := func(r, c int) int { return (r*c + 10*(r+c)) * depth }
+	whole := cost(rows, cols) * chunks(rows, cols)
+	for chunks(rows, cols) < 8 {
 		r, c := ceilDiv(m, 2*ceilDiv(m, rows)), cut(n, 2*ceilDiv(n, cols))
-		switch {
-		case c < cols && cols >= 2*rows:
-			cols = c
-		case r >= 16:
-			rows = r
-		default:
-			return rows, cols
+		if c == cols || cols < 2*rows {
+			c = cols
+		} else {
+			r = rows
 		}
+		// Short chunks are worth it as long as they cost a quarter more at most.
+		long := rows*cols*depth > chunkWork*2/3
+		if !long && (cost(r, c) < chunkWork/16 || cost(r, c)*chunks(r, c) > whole*5/4) || r < 16 && r < rows {
+			break
+		}
+		rows, cols = r, c
 	}
 	return rows, cols
 }

@@ -114,6 +114,7 @@ type gemmLayout struct {
 	av, bv                   *view
 	aSum, bSum               bool // the view's rows are the summed dimensions
 	direct                   bool // B is read where it lies
+	wide                     bool // all of a chunk's panels of B are packed at once
 }
 
 func (g *Gemm) layout(t *build.Target) *gemmLayout {
@@ -146,7 +147,11 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	if !g.Packed {
 		// Reading B in place saves a copy that one panel of rows would not repay.
 		l.direct = l.bSum && l.m <= t.MR && l.bv.matrix() && g.B.Formula == nil
-		l.b = l.take(4 * (l.kc*t.NR() + 16))
+		width := t.NR()
+		if l.wide = l.aSum && l.bSum && l.bv.matrix(); l.wide {
+			width = roundUp(min(g.Cols, l.n), t.NR()) + t.NR()
+		}
+		l.b = l.take(4 * (l.kc*width + 16))
 		tables = max(tables, l.bv.tableBytes())
 		temp = max(temp, packTemp(t))
 	}
@@ -235,6 +240,9 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 				} else {
 					as.load(ms, mc, k0, kc, aBlock, aStride(t))
 				}
+				if l.wide {
+					bs.packRows(k0, kc, first, last, build.Int(int64(l.n)), temp, bPanel)
+				}
 				f.Range(first, last, build.Int(1), func(j V) {
 					n0 := f.Mul(j, build.Int(nr))
 					rem := f.Sub(build.Int(int64(l.n)), n0)
@@ -254,6 +262,9 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 						})
 						b, ldb = r[0], r[1]
 						next = b
+					case l.wide:
+						b = f.At(bPanel, f.Mul(f.Sub(j, first), size))
+						next = b
 					default:
 						bs.packPanel(l.bSum, k0, kc, n0, rem, temp, bPanel)
 					}
@@ -272,7 +283,7 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 							a = panelAt(f, p, r0, kc)
 						}
 						step := V(build.Int(16))
-						if l.aSum && l.av.matrix() && !g.Packed && l.bv.matrix() {
+						if l.aSum && l.av.byRows() && !g.Packed && l.bv.byRows() {
 							ahead, step = l.ahead(f, as, bs, f.Add(f.Mul(f.Sub(j, first), count), p), k0, kc, ms, mc, f.Mul(first, build.Int(nr)), f.Mul(f.Sub(last, first), build.Int(nr)))
 						}
 						fetch := func() { g.fetch(f, args, batch, f.Add(ms, r0), rows, n0) }

@@ -182,10 +182,13 @@ func oriented(op *Operand, outerExt, sumExt []int) (v *view, rowsAreSum bool) {
 // linear reports whether the rows are one dimension.
 func (v *view) linear() bool { return len(v.rows) <= 1 }
 
-// matrix reports whether the rows are those of a float32 matrix, or computed from one alone.
-func (v *view) matrix() bool {
-	return v.linear() && len(v.outer) == 0 && len(v.op.Guards)+len(v.op.More) == 0 && v.op.Elem == nil
+// byRows reports whether the rows are those of a float32 matrix, or computed from one and others.
+func (v *view) byRows() bool {
+	return v.linear() && len(v.outer) == 0 && len(v.op.Guards) == 0 && v.op.Elem == nil
 }
+
+// matrix reports whether the rows are those of a float32 matrix, or computed from one alone.
+func (v *view) matrix() bool { return v.byRows() && len(v.op.More) == 0 }
 
 // source is a view bound to a place in a kernel: the address of its batch, and what the batch
 // adds to each guard.

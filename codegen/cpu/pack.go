@@ -167,6 +167,41 @@ func (s *source) copyColumns(k0, kc, n0, panel V) {
 	f.For(most, kc, build.Int(1), c, some(1))
 }
 
+// packRows is packPanel for panels [first, last) of a matrix whose rows are k: it reads
+// along the rows, so that the processor runs ahead and no cache line is fetched twice.
+func (s *source) packRows(k0, kc, first, last, n, temp, dst V) {
+	f := s.f
+	t := f.Module.Target
+	nr := build.Int(int64(t.NR()))
+	pitch := stepOf(s.v.rows)
+	x := &run{s: s}
+	x.begin()
+	size := f.Mul(kc, nr)
+	whole := f.Min(last, f.UDiv(n, nr))
+	turn := func(rows int) func(k V) {
+		return func(k V) {
+			from := f.At(s.base, f.Mul(f.Add(k0, k), build.Int(int64(pitch))))
+			to := f.At(dst, f.Mul(k, nr))
+			f.Range(first, whole, build.Int(1), func(j V) {
+				x.src = f.At(from, f.Mul(j, nr))
+				p := f.At(to, f.Mul(f.Sub(j, first), size))
+				for u := 0; u < rows; u++ {
+					for v := 0; v < t.NV; v++ {
+						f.Store(x.vector(build.Int(0), u*pitch+v*t.Lanes, nil), f.Offset(p, u*t.NR()+v*t.Lanes))
+					}
+				}
+			})
+		}
+	}
+	most := f.And(kc, build.Int(-panelTurn))
+	f.Range(build.Int(0), most, build.Int(panelTurn), turn(panelTurn))
+	f.Range(most, kc, build.Int(1), turn(1))
+	f.When(f.Lt(whole, last), func() {
+		n0 := f.Mul(whole, nr)
+		s.packPanel(true, k0, kc, n0, f.Sub(n, n0), temp, f.At(dst, f.Mul(f.Sub(whole, first), size)))
+	})
+}
+
 // panelTurn is how many rows of k are copied at once: so few that they do not throw each other
 // out of the cache, whatever their distance.
 const panelTurn = 8

@@ -34,12 +34,24 @@ func (g *Gemm) thin() bool {
 	return plain(&g.A, ao, as) && plain(&g.B, bo, bs) && stepOf(bo) == 1
 }
 
-// thinTile is the tile of a thin product: all rows, one strip.
-func (g *Gemm) thinTile() (rows, cols int) { return product(g.M), thinColumns }
+// thinTile is the tile of a thin product: all rows, one strip. Where long sums
+// make few strips, these are narrower.
+func (g *Gemm) thinTile() (rows, cols int) {
+	m, n, k := product(g.M), product(g.N), product(g.K)
+	cols = thinColumns
+	for cols > 32 && product(g.Batch)*ceilDiv(n, cols) < 8 && m*min(n, cols)*k > chunkWork/6 {
+		cols /= 2
+	}
+	return m, cols
+}
 
 // thinCut reports whether g is thin and cut as thinTile says.
 func (g *Gemm) thinCut() bool {
-	return g.thin() && g.Rows >= product(g.M) && g.Cols == thinColumns
+	if !g.thin() {
+		return false
+	}
+	rows, cols := g.thinTile()
+	return g.Rows >= rows && g.Cols == cols
 }
 
 // thinScratch is the bytes of a strip of the result and of a block of both
@@ -74,21 +86,22 @@ func emitThin(m *build.Module, g *Gemm) {
 	l := &thinKernel{Func: f, g: g, t: m.Target, m: product(g.M), n: product(g.N), k: product(g.K), args: args, c: f.Cast(scratch, build.F32)}
 	l.aRow, l.aStep = stepOf(g.A.dims(g.M, outerOf)), stepOf(g.A.dims(g.K, sumOfK))
 	l.bStep = stepOf(g.B.dims(g.K, sumOfK))
-	strips := ceilDiv(l.n, thinColumns)
+	_, width := g.thinTile()
+	strips := ceilDiv(l.n, width)
 	f.Range(c0, c1, c64(1), func(chunk V) {
 		l.batch = f.UDiv(chunk, c64(strips))
-		col := f.Mul(f.URem(chunk, c64(strips)), c64(thinColumns))
+		col := f.Mul(f.URem(chunk, c64(strips)), c64(width))
 		position := digits(f, l.batch, g.Batch)
 		l.a = g.A.base(f, args, position)
 		l.b = f.At(g.B.base(f, args, position), col)
-		rest := l.n % thinColumns
+		rest := l.n % width
 		switch {
 		case rest == 0:
-			l.strip(col, thinColumns)
-		case l.n < thinColumns:
+			l.strip(col, width)
+		case l.n < width:
 			l.strip(col, rest)
 		default:
-			f.If(f.Le(f.Add(col, c64(thinColumns)), c64(l.n)), func() []V { l.strip(col, thinColumns); return nil }, func() []V { l.strip(col, rest); return nil })
+			f.If(f.Le(f.Add(col, c64(width)), c64(l.n)), func() []V { l.strip(col, width); return nil }, func() []V { l.strip(col, rest); return nil })
 		}
 	})
 	f.Return()
