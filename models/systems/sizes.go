@@ -33,7 +33,7 @@ var Demo = Sizes{
 	},
 	CLIP: clip.Config{
 		ImageSize: 32, Patch: 8, ImageDim: 128, ImageHeads: 4, Stem: 32,
-		TextLen: 24, TextVocab: 512, TextDim: 128, TextHeads: 4,
+		TextLen: 16, TextVocab: 512, TextDim: 128, TextHeads: 4,
 		Layers: 3, Embed: 128, Batch: 32, EmbedBatch: 32,
 		Optimizer: clipOptimizer,
 	},

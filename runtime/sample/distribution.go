@@ -14,6 +14,9 @@ type Options struct {
 	TopK        int     // draw from the K likeliest tokens; 0 is all
 	TopP        float64 // draw from the fewest tokens whose probabilities reach P; 0 and 1 are all
 	Seed        uint64
+	// Likelihood is what a nat of a candidate's log-likelihood adds to its cosine when
+	// candidates are ranked; 0 ranks by the contrastive model alone, as the paper does.
+	Likelihood float64
 }
 
 // Check tells what can't be drawn with.
@@ -25,6 +28,8 @@ func (o Options) Check() error {
 		return fmt.Errorf("top-k is %d; want 0 for all tokens, or a positive number", o.TopK)
 	case !(o.TopP >= 0 && o.TopP <= 1):
 		return fmt.Errorf("top-p is %g; want a number from 0 to 1", o.TopP)
+	case !(o.Likelihood >= 0) || math.IsInf(o.Likelihood, 1):
+		return fmt.Errorf("likelihood is %g; want 0 to rank by the contrastive model alone, or a positive number", o.Likelihood)
 	}
 	return nil
 }
@@ -35,6 +40,8 @@ type Distribution struct {
 	options Options
 	p       []float64
 	order   []int
+	logits  []float32
+	norm    float64 // logarithm of the sum of the logits' exponentials
 }
 
 // NewDistribution makes a distribution over n tokens.
@@ -67,6 +74,11 @@ func (d *Distribution) Set(logits []float32) error {
 	if math.IsInf(top, -1) {
 		return fmt.Errorf("all logits are %v; the weights are damaged or training has diverged", top)
 	}
+	sum := 0.0
+	for _, v := range logits {
+		sum += math.Exp(float64(v) - top)
+	}
+	d.logits, d.norm = logits, top+math.Log(sum)
 	if d.options.Temperature == 0 {
 		clear(d.p)
 		d.p[likeliest] = 1
@@ -118,6 +130,10 @@ func normalise(p []float64) {
 		p[i] /= sum
 	}
 }
+
+// LogP is the logarithm of a token's probability at temperature 1, among all tokens. It
+// reads the logits that Set was given.
+func (d *Distribution) LogP(token int32) float64 { return float64(d.logits[token]) - d.norm }
 
 // P is the probability of each token; it is overwritten by Set.
 func (d *Distribution) P() []float64 { return d.p }

@@ -20,10 +20,12 @@ type Pipeline struct {
 
 // Candidate is one picture drawn for a caption.
 type Candidate struct {
-	Number  int // in order of drawing, from 0
-	Tokens  []int32
+	Number int // in order of drawing, from 0
+	Drawn
 	Picture picture.Picture
-	Score   float64 // cosine of picture and caption; 0 without a ranker
+	// Score is the cosine of picture and caption, and what Options.Likelihood adds; 0
+	// without a ranker.
+	Score float64
 }
 
 // Result is what was drawn for a caption, the best candidate first.
@@ -56,9 +58,13 @@ func (p *Pipeline) Draw(ctx context.Context, captions []string, n int, given []i
 			requests = append(requests, Request{Text: ids, Caption: dice.HashString(caption), Candidate: uint64(k), Given: given})
 		}
 	}
-	tokens, err := p.Prior.Draw(ctx, requests, o, progress)
+	drawn, err := p.Prior.Draw(ctx, requests, o, progress)
 	if err != nil {
 		return nil, err
+	}
+	tokens := make([][]int32, len(drawn))
+	for i, d := range drawn {
+		tokens[i] = d.Tokens
 	}
 	pictures, err := p.Decoder.Decode(tokens)
 	if err != nil {
@@ -66,16 +72,16 @@ func (p *Pipeline) Draw(ctx context.Context, captions []string, n int, given []i
 	}
 	for i := range results {
 		for k := range n {
-			results[i].Candidates = append(results[i].Candidates, Candidate{Number: k, Tokens: tokens[i*n+k], Picture: pictures[i*n+k]})
+			results[i].Candidates = append(results[i].Candidates, Candidate{Number: k, Drawn: drawn[i*n+k], Picture: pictures[i*n+k]})
 		}
 	}
 	if p.Ranker == nil {
 		return results, nil
 	}
-	return results, p.rank(results, pictures, n)
+	return results, p.rank(results, pictures, n, o.Likelihood)
 }
 
-func (p *Pipeline) rank(results []Result, pictures []picture.Picture, n int) error {
+func (p *Pipeline) rank(results []Result, pictures []picture.Picture, n int, likelihood float64) error {
 	var texts []Text
 	for _, r := range results {
 		texts = append(texts, p.Ranker.Text(p.Tokenizer, r.Caption))
@@ -91,7 +97,7 @@ func (p *Pipeline) rank(results []Result, pictures []picture.Picture, n int) err
 	for i := range results {
 		c := results[i].Candidates
 		for k := range c {
-			c[k].Score = Cosine(ofText[i], ofPicture[i*n+k])
+			c[k].Score = Cosine(ofText[i], ofPicture[i*n+k]) + likelihood*c[k].LogLikelihood
 		}
 		slices.SortStableFunc(c, func(a, b Candidate) int { return cmp.Compare(b.Score, a.Score) })
 	}

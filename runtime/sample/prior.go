@@ -65,9 +65,17 @@ type Request struct {
 	Given []int32
 }
 
+// Drawn are the image tokens of a picture.
+type Drawn struct {
+	Tokens []int32
+	// LogLikelihood is the logarithm of the probability that the model gives to the tokens
+	// that weren't given, at temperature 1.
+	LogLikelihood float64
+}
+
 // Draw gives the image tokens of each request. progress, which may be nil, is called
 // with the number of pictures done.
-func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progress func(done int)) ([][]int32, error) {
+func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progress func(done int)) ([]Drawn, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
@@ -84,7 +92,7 @@ func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progres
 			}
 		}
 	}
-	out := make([][]int32, len(requests))
+	out := make([]Drawn, len(requests))
 	dist := NewDistribution(o, p.codebook)
 	cached := make([]prefix, p.batch)
 	for at := 0; at < len(requests); at += p.batch {
@@ -149,7 +157,7 @@ func (p *Prior) prefixes(requests []Request, cached []prefix) ([]int32, error) {
 
 // drawBatch draws at most a batch; places of the batch that no request needs repeat
 // the last.
-func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32, dist *Distribution, cached []prefix) error {
+func (p *Prior) drawBatch(ctx context.Context, requests []Request, out []Drawn, dist *Distribution, cached []prefix) error {
 	slots, err := p.prefixes(requests, cached)
 	if err != nil {
 		return err
@@ -167,7 +175,7 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 		return err
 	}
 	for j := range out {
-		out[j] = make([]int32, p.image)
+		out[j].Tokens = make([]int32, p.image)
 	}
 	var decoded []float32
 	for i := range p.image {
@@ -176,7 +184,7 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 		}
 		for j, r := range requests {
 			if i < len(r.Given) {
-				out[j][i] = r.Given[i]
+				out[j].Tokens[i] = r.Given[i]
 				continue
 			}
 			logits := cached[slots[j]].logits
@@ -186,7 +194,9 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 			if err := dist.Set(logits); err != nil {
 				return fmt.Errorf("prior: image token %d: %w", i, err)
 			}
-			out[j][i] = dist.Draw(dice.New(dist.options.Seed, r.Caption, r.Candidate, uint64(i)).Float64())
+			t := dist.Draw(dice.New(dist.options.Seed, r.Caption, r.Candidate, uint64(i)).Float64())
+			out[j].Tokens[i] = t
+			out[j].LogLikelihood += dist.LogP(t)
 		}
 		if i == p.image-1 {
 			break
@@ -196,7 +206,7 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out [][]int32
 		// with them.
 		for j := range p.batch {
 			of := min(j, len(requests)-1)
-			token[j], slot[j] = out[of][i], slots[of]
+			token[j], slot[j] = out[of].Tokens[i], slots[of]
 		}
 		pos[0] = int32(p.textLen + 1 + i)
 		p.decode.Run()

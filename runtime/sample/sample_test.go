@@ -1,6 +1,7 @@
 package sample_test
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
@@ -25,6 +26,7 @@ func logits() []float32 {
 }
 
 func TestDistributionFollowsItsOptions(t *testing.T) {
+	plain := []float64{0.4, 0.1, 0.3, 0.15, 0.05}
 	for _, c := range []struct {
 		name string
 		o    sample.Options
@@ -50,6 +52,10 @@ func TestDistributionFollowsItsOptions(t *testing.T) {
 			for i, p := range d.P() {
 				if math.Abs(p-c.want[i]) > 1e-6 {
 					t.Errorf("%s: probability of %d is %g, want %g", c.name, i, p, c.want[i])
+				}
+				// Whatever is drawn from, the likelihood is the model's own.
+				if got, want := d.LogP(int32(i)), math.Log(plain[i]); math.Abs(got-want) > 1e-6 {
+					t.Errorf("%s: log-probability of %d is %g, want %g", c.name, i, got, want)
 				}
 			}
 		}
@@ -203,6 +209,43 @@ func TestSamplesDontDependOnWhatIsDrawnBeside(t *testing.T) {
 	o.Seed++
 	if other := draw(t, p, captions[:1], 1, nil, o); slices.Equal(other[0].Candidates[0].Tokens, together[0].First().Tokens) {
 		t.Error("another seed gives the same picture")
+	}
+}
+
+func TestLikelihoodRanksBesideTheCosine(t *testing.T) {
+	p := pipeline(t)
+	captions := shapes.HeldOutCaptions(3, 1)
+	o := sample.Options{Temperature: 1, Seed: 4}
+	byNumber := func(r sample.Result) []sample.Candidate {
+		c := slices.Clone(r.Candidates)
+		slices.SortFunc(c, func(a, b sample.Candidate) int { return a.Number - b.Number })
+		return c
+	}
+	alone := draw(t, p, captions, 8, nil, o)
+	o.Likelihood = 0.05
+	both := draw(t, p, captions, 8, nil, o)
+	o.Likelihood = 1e6
+	likely := draw(t, p, captions, 8, nil, o)
+	for i := range captions {
+		a, b := byNumber(alone[i]), byNumber(both[i])
+		for k := range a {
+			if a[k].LogLikelihood >= 0 || a[k].LogLikelihood != b[k].LogLikelihood {
+				t.Errorf("candidate %d has log-likelihoods %g and %g", k, a[k].LogLikelihood, b[k].LogLikelihood)
+			}
+			if want := a[k].Score + 0.05*a[k].LogLikelihood; b[k].Score != want {
+				t.Errorf("candidate %d scores %g, want %g", k, b[k].Score, want)
+			}
+		}
+		order := likely[i].Candidates
+		if !slices.IsSortedFunc(order, func(a, b sample.Candidate) int { return cmp.Compare(b.LogLikelihood, a.LogLikelihood) }) {
+			t.Errorf("%q: with all weight on it, likelihood doesn't decide", captions[i])
+		}
+		// What is given says nothing of how likely the rest is.
+		c := alone[i].First()
+		rest := draw(t, p, captions[i:i+1], 1, c.Tokens, o)[0].First()
+		if rest.LogLikelihood != 0 {
+			t.Errorf("a picture that is given has a log-likelihood of %g", rest.LogLikelihood)
+		}
 	}
 }
 

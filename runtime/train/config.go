@@ -95,6 +95,7 @@ type SampleConfig struct {
 	Temperature float64 `toml:"temperature"`
 	TopK        int     `toml:"top_k" comment:"0: all"`
 	TopP        float64 `toml:"top_p" comment:"1: all"`
+	Likelihood  float64 `toml:"likelihood" comment:"what a nat of the tokens' log-likelihood adds to a candidate's cosine; 0: the contrastive model ranks alone"`
 }
 
 // Validate checks values that no schedule or model can work with.

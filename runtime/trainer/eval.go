@@ -68,7 +68,7 @@ func (c *evalCommand) run(ctx context.Context, a *app) error {
 
 func (a *app) sampleOptions() sample.Options {
 	s := a.cfg.Sample
-	return sample.Options{Temperature: s.Temperature, TopK: s.TopK, TopP: s.TopP, Seed: a.cfg.Seed}
+	return sample.Options{Temperature: s.Temperature, TopK: s.TopK, TopP: s.TopP, Likelihood: s.Likelihood, Seed: a.cfg.Seed}
 }
 
 func sortedKeys[V any](m map[string]V) []string {

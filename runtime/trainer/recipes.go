@@ -73,12 +73,12 @@ func demo(c *train.Config) {
 	p.WarmUp, p.AverageDecay, p.AverageEvery = 100, 0.9, 10
 	p.ValidateEvery, p.ValidateBatches = 500, 16
 	k := &c.CLIP
-	k.Steps, k.LR, k.LRMin, k.WarmUp, k.AverageDecay = 1500, 6e-4, 1e-5, 100, 0.99
+	k.Steps, k.LR, k.LRMin, k.WarmUp, k.AverageDecay = 2200, 6e-4, 1e-5, 100, 0.99
 	k.Pool, k.Dropout = 256, 0
 	k.ValidateEvery, k.ValidateBatches = 400, 8
 	c.Snapshot.Every = 250
 	c.Log.Every, c.Log.Exponents = 10, 0
-	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature = 100, 64, 0.85
+	c.Sample.Captions, c.Sample.Candidates, c.Sample.Temperature, c.Sample.Likelihood = 100, 64, 0.85, 0.002
 }
 
 // deep is short: it is trained several times over.

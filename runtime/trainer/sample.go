@@ -31,6 +31,7 @@ type sampleCommand struct {
 	Temperature float64  `default:"1" help:"Below 1 likelier pictures, above 1 more variety (${default})."`
 	TopK        int      `help:"Draw from the K likeliest tokens; 0 is all."`
 	TopP        float64  `default:"1" help:"Draw from the likeliest tokens that together reach P (${default})."`
+	Likelihood  float64  `placeholder:"X" help:"What a nat of the tokens' log-likelihood adds to a picture's cosine when they are ranked; by default 0, the contrastive model alone."`
 	Seed        uint64   `default:"1" help:"Another seed gives other pictures (${default})."`
 	NoRank      bool     `help:"Keep the order of drawing; needs no contrastive model."`
 	Prompt      string   `placeholder:"FILE" help:"Picture (PNG or JPEG) whose top rows are given; the rest is drawn."`
@@ -60,7 +61,7 @@ func (c *sampleCommand) run(ctx context.Context, a *app) error {
 			return errors.New("-caption is empty; say what to draw")
 		}
 	}
-	o := sample.Options{Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP, Seed: c.Seed}
+	o := sample.Options{Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP, Likelihood: c.Likelihood, Seed: c.Seed}
 	if err := o.Check(); err != nil {
 		return err
 	}
@@ -209,12 +210,13 @@ func readPicture(path string, side int) (picture.Picture, error) {
 
 // savedSample is an entry of samples.json.
 type savedSample struct {
-	Caption string  `json:"caption"`
-	File    string  `json:"file"`
-	Rank    int     `json:"rank"`
-	Number  int     `json:"candidate"`
-	Score   float64 `json:"score"`
-	Tokens  []int32 `json:"tokens"`
+	Caption       string  `json:"caption"`
+	File          string  `json:"file"`
+	Rank          int     `json:"rank"`
+	Number        int     `json:"candidate"`
+	Score         float64 `json:"score"`
+	LogLikelihood float64 `json:"log_likelihood"`
+	Tokens        []int32 `json:"tokens"`
 }
 
 // saveSamples writes the best pictures of each caption, a grid of them all, and
@@ -232,7 +234,7 @@ func (a *app) saveSamples(dir string, results []sample.Result, top int, o sample
 			if err := c.Picture.Save(filepath.Join(dir, file)); err != nil {
 				return err
 			}
-			all = append(all, savedSample{r.Caption, file, k + 1, c.Number, c.Score, c.Tokens})
+			all = append(all, savedSample{r.Caption, file, k + 1, c.Number, c.Score, c.LogLikelihood, c.Tokens})
 			pictures, captions = append(pictures, c.Picture), append(captions, r.Caption)
 		}
 	}
