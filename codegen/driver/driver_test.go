@@ -21,14 +21,14 @@ import (
 
 func TestTargetsAreOfOneKind(t *testing.T) {
 	for want, names := range map[string]string{
-		`unknown CPU target "z80"; known are .*x86-64-v3.*, and of GPUs .*sm_90a`:                               "sm_80 z80",
+		`unknown CPU target "z80"; known are .*x86-64-v3.*, native for this machine's, and of GPUs .*sm_90a`:    "sm_80 z80",
 		`^targets x86-64-v3 and sm_80 are of a processor and of a GPU; compile them into folders of their own$`: "sm_80 x86-64-v3",
 	} {
 		if _, err := generatorFor(strings.Fields(names), ""); err == nil || !regexp.MustCompile(want).MatchString(err.Error()) {
 			t.Errorf("%s: got %v", names, err)
 		}
 	}
-	for _, names := range []string{"", "arm64 x86-64-v3", "sm_90a", "sm_80 sm_90a"} {
+	for _, names := range []string{"", "native", "arm64 x86-64-v3", "sm_90a", "sm_80 sm_90a"} {
 		if _, err := generatorFor(strings.Fields(names), ""); err != nil {
 			t.Errorf("%s: %v", names, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/glue"
 	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/ir/kern"
+	device "github.com/gouache-ml/gouache/runtime/device/cpu"
 )
 
 // generator is a code generator with the targets it compiles for.
@@ -31,6 +32,13 @@ func generatorFor(names []string, ptxas string) (func() (*generator, error), err
 	var processors []*build.Target
 	var gpus []*cuda.Target
 	for _, n := range names {
+		if n == "native" {
+			able := device.Targets()
+			if len(able) == 0 {
+				return nil, fmt.Errorf("this %s processor runs no kernels; name the target of one that does", runtime.GOARCH)
+			}
+			n = able[0]
+		}
 		if t, err := cuda.TargetByName(n); err == nil {
 			gpus = append(gpus, t)
 			continue
@@ -41,7 +49,7 @@ func generatorFor(names []string, ptxas string) (func() (*generator, error), err
 			for _, t := range cuda.Targets() {
 				known = append(known, t.Name)
 			}
-			return nil, fmt.Errorf("%w, and of GPUs %s", err, strings.Join(known, ", "))
+			return nil, fmt.Errorf("%w, native for this machine's, and of GPUs %s", err, strings.Join(known, ", "))
 		}
 		processors = append(processors, t)
 	}

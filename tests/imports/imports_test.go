@@ -40,6 +40,7 @@ var rules = []struct {
 	{"codegen/load", "codegen/cuda ir ops/mask. runtime", "tools and tests run what they have compiled with it"},
 	{"codegen/glue", "ir. ir/kern. ir/plan.", "generated Go follows from the plan alone"},
 	{"codegen/pipeline", "codegen/graph codegen/kernel codegen/sched ops ir", "the pass table works for any backend and any model"},
+	{"codegen/driver", "codegen ops ir models/system. runtime/device/cpu", "the processor that native stands for is what trainers would take; else a compiler without the runtime"},
 	{"codegen", "codegen ops ir models/system.", "a compiler of any registered system, without the runtime"},
 	{"runtime", "", "a trainer links no compiler"},
 	{"gen", "runtime", "a trainer links no compiler"},
