@@ -412,6 +412,10 @@ func unrolled(k *kern.Kernel) *kern.Kernel {
 // chunkWork is how many multiply-adds a chunk should take: about 0.3 ms.
 const chunkWork = 24 << 20
 
+// fewChunks is how many chunks a product should have at least where more cost little: threads
+// are seldom equally fast, and all wait for the last chunk. With 8 they waited a sixth longer.
+const fewChunks = 16
+
 // TileFor is the tile and the number of chunks of a kernel with a Contract or
 // a Template. It depends on sizes alone, not on the target.
 func TileFor(k *kern.Kernel) (kern.Tile, int) {
@@ -452,7 +456,7 @@ func rowsTile(batches, m, n, depth int, packed bool) (rows, cols int) {
 	}
 	// Few chunks leave processors idle, but cutting rows makes a right operand
 	// in place, and cutting columns the left one, be packed once more.
-	for batches*ceilDiv(m, rows)*ceilDiv(n, cols) < 8 && rows*cols*depth > 1<<20 {
+	for batches*ceilDiv(m, rows)*ceilDiv(n, cols) < fewChunks && rows*cols*depth > 1<<20 {
 		switch {
 		case cols > 32 && (!packed || rows <= 56):
 			cols = cut(n, 2*ceilDiv(n, cols))

@@ -650,7 +650,7 @@ func parts(size, unit, total, grain int) bool {
 func (d *direct) tileFor(batches, m, n, k int) (rows, cols int) {
 	work := m * n * k
 	if d.form == rowsForm {
-		chunks := max(ceilDiv(work, chunkWork), min(ceilDiv(8, batches), ceilDiv(work, 1<<20)))
+		chunks := max(ceilDiv(work, chunkWork), min(ceilDiv(fewChunks, batches), ceilDiv(work, 1<<20)))
 		unit := d.line
 		if p := d.a; p != nil && m/(p.x*p.y) >= chunks {
 			unit = p.x * p.y
