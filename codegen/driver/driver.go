@@ -27,7 +27,7 @@ import (
 type flags struct {
 	System    string   `help:"System to compile." required:"" placeholder:"NAME"`
 	Output    string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
-	Target    []string `help:"Processors or GPUs to compile for; native is this machine's processor (default: all processors)." env:"GOUACHE_TARGET" placeholder:"NAME"`
+	Target    []string `help:"Processors or GPUs to compile for; native is this machine's processor (default: all processors)." placeholder:"NAME"`
 	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
 	Remat     string   `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
 	Budget    string   `help:"Memory for stored tensors and work of each model: gradients compute again what doesn't fit, at the least cost in time (default: all there is)." placeholder:"6GiB"`

@@ -151,7 +151,7 @@ func TestRulesFindForbiddenImports(t *testing.T) {
 		{"codegen/cpu", "ir/text", "never ops"},
 		{"codegen/cpu", "codegen/cpu/build", ""},
 		{"codegen/kernel", "codegen/cpu", "lowering"},
-				{"runtime/exec", "ir", "links no compiler"},
+		{"runtime/exec", "ir", "links no compiler"},
 		{"gen/demo/trainer", "ir", "links no compiler"},
 		{"gen/demo", "runtime/exec", ""},
 		{"cmd/gouache", "ops", "links no compiler"},

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type options struct {
 
 	run           *regexp.Regexp
 	rounds, steps int
+	patience      float64
 	quiet         time.Duration
 }
 
@@ -50,6 +52,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	f.StringVar(&only, "run", "", "rows whose name matches the `regexp` (default all)")
 	f.IntVar(&o.rounds, "rounds", 3, "turns of each side")
 	f.IntVar(&o.steps, "steps", 5, "timed steps of each turn")
+	f.Float64Var(&o.patience, "patience", 3, "a peer's way of doing it is stopped, and left out, when it has taken so many `times` as long as another one; 0 waits for all")
 	f.DurationVar(&o.quiet, "quiet", 10*time.Second, "longest wait, before each turn, for other processes to be quiet")
 	err := f.Parse(args)
 	switch {
@@ -65,6 +68,9 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	}
 	if o.rounds < 1 || o.steps < 1 {
 		return fmt.Errorf("-rounds and -steps must be positive")
+	}
+	if !(o.patience == 0 || o.patience >= 1) {
+		return fmt.Errorf("-patience is %g; want 0, or at least 1", o.patience)
 	}
 	if text, err := exec.CommandContext(ctx, o.python, "-c", "import torch").CombinedOutput(); err != nil {
 		return fmt.Errorf("%s has no torch (%s); on Debian: apt-get install --no-install-recommends python3-torch libopenblas0-openmp libdnnl2", o.python, lastLine(text))
@@ -112,6 +118,11 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	fmt.Fprintf(&text, "%s, %s; %d turns of %d steps in %s; other processes took up to %.0f%% of the machine\n\n",
 		time.Now().Format(time.DateOnly), metrics.ReadHardware(), o.rounds, o.steps, metrics.FormatDuration(time.Since(start)), 100*busy)
 	write(&text, rows)
+	for _, x := range fought {
+		for _, line := range x.slow {
+			fmt.Fprintf(&text, "%s, %g times as long as another way took\n", line, o.patience)
+		}
+	}
 	if _, err := out.Write(text.Bytes()); err != nil {
 		return err
 	}
@@ -159,7 +170,8 @@ type outcome struct {
 	name   string
 	ours   score
 	peers  []score
-	others float64 // largest share of the machine that other processes took in a turn
+	others float64  // largest share of the machine that other processes took in a turn
+	slow   []string // peers that were stopped
 }
 
 func (o *outcome) best() score {
@@ -198,15 +210,31 @@ func (o *options) fight(ctx context.Context, d duel) (outcome, error) {
 	}
 	result := outcome{name: d.name}
 	running := slices.Clone(sides)
+	var fastest time.Duration // of the peers' first turns
 	for round := range o.rounds {
 		for _, s := range running {
-			t, others, err := o.turn(ctx, s.command)
+			limit := time.Duration(0)
+			if round == 0 && !s.once {
+				limit = time.Duration(o.patience * float64(fastest))
+			}
+			start := time.Now()
+			t, others, err := o.turn(ctx, s.command, limit)
+			took := time.Since(start)
+			if errors.Is(err, errSlow) {
+				result.slow = append(result.slow, fmt.Sprintf("%s: %s was stopped after %s", d.name, s.name, metrics.FormatDuration(took)))
+				continue
+			}
 			if err != nil {
 				return result, err
+			}
+			if s != sides[0] && (fastest == 0 || took < fastest) {
+				fastest = took
 			}
 			s.turns = append(s.turns, t)
 			result.others = max(result.others, others)
 		}
+		stopped := func(s *side) bool { return len(s.turns) == 0 }
+		running, sides = slices.DeleteFunc(running, stopped), slices.DeleteFunc(sides, stopped)
 		if round == 0 && !strings.HasPrefix(d.name, "GEMM ") {
 			best := running[1].turns[0].Step.Median
 			for _, s := range running[1:] {
@@ -256,17 +284,26 @@ func (t turn) rate() float64 {
 	return t.GFLOP / seconds
 }
 
-// turn runs one process, when the others are quiet.
-func (o *options) turn(ctx context.Context, command []string) (turn, float64, error) {
+// errSlow is what became of a turn that had a limit.
+var errSlow = errors.New("took too long")
+
+// turn runs one process, when the others are quiet, for limit at most if that isn't 0.
+func (o *options) turn(parent context.Context, command []string, limit time.Duration) (turn, float64, error) {
 	var t turn
-	waitQuiet(ctx, o.quiet)
+	waitQuiet(parent, o.quiet)
+	ctx := parent
+	if limit > 0 {
+		var stop func()
+		ctx, stop = context.WithTimeoutCause(parent, limit, errSlow)
+		defer stop()
+	}
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	var out, diag bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diag
 	before, start := busy(), time.Now()
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			return t, 0, ctx.Err()
+			return t, 0, context.Cause(ctx)
 		}
 		return t, 0, fmt.Errorf("%s: %v: %s", strings.Join(command, " "), err, lastLine(diag.Bytes()))
 	}
@@ -284,7 +321,7 @@ const startUpRow = "emoji, start to first step"
 func (o *options) startUp(ctx context.Context) (Row, error) {
 	var ready []float64
 	for range o.rounds {
-		t, _, err := o.turn(ctx, append([]string{o.emoji, "bench", "-program", "prior.train", "-warmup", "0", "-steps", "1"}, inputs("emoji")...))
+		t, _, err := o.turn(ctx, append([]string{o.emoji, "bench", "-program", "prior.train", "-warmup", "0", "-steps", "1"}, inputs("emoji")...), 0)
 		if err != nil {
 			return Row{}, err
 		}

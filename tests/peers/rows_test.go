@@ -132,6 +132,26 @@ func TestSidesTakeTurns(t *testing.T) {
 	}
 }
 
+func TestSlowWaysAreStoppedAndNamed(t *testing.T) {
+	dir := t.TempDir()
+	ours := script(t, dir, "ours", `{"what":"s.train","gflop":30,"gflops":300,"peak_rss_mb":800,"s_step":{"median":0.1,"min":0.1,"max":0.1,"n":5}}`)
+	python := filepath.Join(dir, "python")
+	text := "#!/bin/sh\ncase \"$*\" in *bf16*) exec sleep 60;; esac\n" + `echo '{"what":"transformer","peak_rss_mb":1600,"s_step":{"median":0.2,"min":0.2,"max":0.2,"n":5}}'` + "\n"
+	if err := os.WriteFile(python, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	args := []string{"-ours", ours, "-python", python, "-out", dir, "-run", "^T step, 2", "-rounds", "2", "-quiet", "0"}
+	if err := run(context.Background(), args, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"T step, 2 threads: PyTorch smart bf16 was stopped after", "T step, 2 threads: PyTorch dense bf16 was stopped after"} {
+		if strings.Count(out.String(), want) != 1 {
+			t.Errorf("want %q once in\n%s", want, &out)
+		}
+	}
+}
+
 func TestWhatIsMissingIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	good := script(t, dir, "good", `{"s_step":{"median":1}}`)
@@ -141,6 +161,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		{"-python " + good + " -run ^nothing$", "no row matches"},
 		{"-python " + good + " -run (", "-run"},
 		{"-python " + good + " -rounds 0", "-rounds"},
+		{"-python " + good + " -patience 0.5", "-patience"},
 		{"-python " + good + " -run GPT -quiet 0 -ours " + silent, "printed no times"},
 		{"-python " + good + " -run GPT -quiet 0 -ours /nowhere/peers", "/nowhere/peers"},
 	} {
