@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"github.com/gouache-ml/gouache/codegen/cpu"
 	"io"
 	"os"
 	"os/signal"
@@ -13,7 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gouache-ml/gouache/codegen/cpu"
 	_ "github.com/gouache-ml/gouache/models/systems" // registers demo and the others
+	"github.com/gouache-ml/gouache/runtime/flags"
 )
 
 // options are the command line.
@@ -43,8 +44,7 @@ func main() {
 func parse(args []string, usage io.Writer) (options, error) {
 	var o options
 	var run string
-	f := flag.NewFlagSet("kbench", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // an error is one line
+	f := flags.Set("kbench")
 	f.StringVar(&o.system, "system", "demo", "`system` whose kernels to measure")
 	f.StringVar(&o.program, "program", "", "run `MODEL.PROGRAM` whole and show where its time goes; with -run, measure its kernels alone")
 	f.StringVar(&run, "run", "", "measure kernels whose name matches the `regexp` (default all)")
@@ -60,17 +60,10 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.trace, "trace", "", "with -program, write its fastest run to `FILE`, for ui.perfetto.dev")
 	f.BoolVar(&o.list, "list", false, "list kernels and programs, measure nothing")
 	f.BoolVar(&o.peaks, "peaks", false, "measure the peaks of the machine, and no kernel")
-	switch err := f.Parse(args); {
-	case err == flag.ErrHelp:
-		f.SetOutput(usage)
-		f.Usage()
+	if err := flags.Parse(f, args, 0, usage); err != nil {
 		return o, err
-	case err != nil:
-		return o, fmt.Errorf("%w; see kbench -help", err)
 	}
 	switch {
-	case f.NArg() > 0:
-		return o, fmt.Errorf("unexpected argument %q; see kbench -help", f.Arg(0))
 	case o.threads < 1 || o.count < 1 || o.budget <= 0:
 		return o, fmt.Errorf("-threads, -count and -time must be positive")
 	case o.program != "" && !strings.Contains(o.program, "."):

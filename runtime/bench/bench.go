@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gouache-ml/gouache/runtime/exec"
+	"github.com/gouache-ml/gouache/runtime/flags"
 	"github.com/gouache-ml/gouache/runtime/metrics"
 	"github.com/gouache-ml/gouache/runtime/sample"
 )
@@ -100,8 +101,7 @@ type options struct {
 // Run does what the arguments say; Main is Run with the process's own.
 func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.System, error)) error {
 	o, e := options{in: numbers{}, used: map[string]bool{}}, exec.Options{}
-	f := flag.NewFlagSet("trainer", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // an error is one line
+	f := flags.Set("trainer")
 	f.StringVar(&o.program, "program", "", "`MODEL.PROGRAM` to run, several with commas between; MODEL.* is all of a model")
 	f.StringVar(&o.sample, "sample", "", "`MODEL` to draw image tokens with")
 	f.IntVar(&o.steps, "steps", 5, "runs that are timed")
@@ -113,17 +113,13 @@ func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.Syst
 	f.Var(o.in, "in", "`NAME=NUMBER`: the value of a scalar input, or the limit below which random integers of an input lie; may be repeated")
 	f.IntVar(&e.Threads, "threads", 0, "threads (default GOUACHE_THREADS, or one for each processor)")
 	f.StringVar(&e.Target, "target", "", "kernels to use, such as x86-64-v4 (default the best)")
-	switch err := f.Parse(args); {
+	switch err := flags.Parse(f, args, 0, diag); {
 	case err == flag.ErrHelp:
-		f.SetOutput(diag)
-		f.Usage()
 		return nil
 	case err != nil:
-		return fmt.Errorf("%w; see -help", err)
+		return err
 	}
 	switch {
-	case f.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q; see -help", f.Arg(0))
 	case o.steps < 1 || o.warmUp < 0 || o.tokens < 3:
 		return fmt.Errorf("-steps must be at least 1, -warmup 0, -tokens 3")
 	case !o.list && (o.program == "") == (o.sample == ""):

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/gouache-ml/gouache/codegen/driver"
+	"github.com/gouache-ml/gouache/runtime/flags"
 )
 
 type options struct {
@@ -35,8 +36,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out, diag io.Writer) error {
 	o := options{stdout: out, diag: diag}
-	f := flag.NewFlagSet("gpu-check", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // an error is one line
+	f := flags.Set("gpu-check")
 	f.StringVar(&o.bin, "bin", "bin", "`DIR` with compiled.test, parity.test and gpupeers")
 	f.StringVar(&o.out, "o", "out/gpu", "`DIR` to write gpu.json, gpu.md and logs to")
 	f.StringVar(&o.python, "python", "python3", "`command` that has PyTorch")
@@ -44,15 +44,11 @@ func run(ctx context.Context, args []string, out, diag io.Writer) error {
 	f.DurationVar(&o.budget, "budget", 130*time.Second, "time for PyTorch")
 	f.StringVar(&o.skip, "skip", "", "`regexp` of stages to leave out: compiled, parity, gemm, attention, rows, block, step, torch")
 	f.IntVar(&o.steps, "steps", 10, "runs of each program that are timed")
-	switch err := f.Parse(args); {
+	switch err := flags.Parse(f, args, 0, diag); {
 	case err == flag.ErrHelp:
-		f.SetOutput(diag)
-		f.Usage()
 		return nil
 	case err != nil:
-		return fmt.Errorf("%w; see -help", err)
-	case f.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q; see -help", f.Arg(0))
+		return err
 	case o.steps < 1:
 		return fmt.Errorf("-steps must be at least 1")
 	}

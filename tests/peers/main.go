@@ -20,6 +20,7 @@ import (
 
 	"github.com/gouache-ml/gouache/codegen/driver"
 	"github.com/gouache-ml/gouache/runtime/bench"
+	"github.com/gouache-ml/gouache/runtime/flags"
 	"github.com/gouache-ml/gouache/runtime/metrics"
 )
 
@@ -39,8 +40,7 @@ func main() {
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	var o options
 	var only string
-	f := flag.NewFlagSet("peers", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // an error is one line
+	f := flags.Set("peers")
 	f.StringVar(&o.ours, "ours", "bin/peers", "`command` of the system peers")
 	f.StringVar(&o.emoji, "emoji", "bin/emoji", "`command` of the system emoji")
 	f.StringVar(&o.kbench, "kbench", "bin/kbench", "`command` that measures the peaks")
@@ -54,14 +54,12 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	f.IntVar(&o.steps, "steps", 5, "timed steps of each turn")
 	f.Float64Var(&o.patience, "patience", 3, "a peer's way of doing it is stopped, and left out, when it has taken so many `times` as long as another one; 0 waits for all")
 	f.DurationVar(&o.quiet, "quiet", 10*time.Second, "longest wait, before each turn, for other processes to be quiet")
-	err := f.Parse(args)
+	err := flags.Parse(f, args, 0, log)
 	switch {
 	case err == flag.ErrHelp:
-		f.SetOutput(log)
-		f.Usage()
 		return nil
 	case err != nil:
-		return fmt.Errorf("%w; see -help", err)
+		return err
 	}
 	if o.run, err = regexp.Compile(only); err != nil {
 		return fmt.Errorf("-run: %v", err)
@@ -185,7 +183,8 @@ func (o *outcome) leastMemory() score {
 // turn is the line of JSON of one process, ours or a peer's.
 type turn struct {
 	bench.Result
-	Product string `json:"product"`
+	Product string        `json:"product"`
+	took    time.Duration // by the whole process
 }
 
 // fight runs everybody in turns.
@@ -217,18 +216,16 @@ func (o *options) fight(ctx context.Context, d duel) (outcome, error) {
 			if round == 0 && !s.once {
 				limit = time.Duration(o.patience * float64(fastest))
 			}
-			start := time.Now()
 			t, others, err := o.turn(ctx, s.command, limit)
-			took := time.Since(start)
 			if errors.Is(err, errSlow) {
-				result.slow = append(result.slow, fmt.Sprintf("%s: %s was stopped after %s", d.name, s.name, metrics.FormatDuration(took)))
+				result.slow = append(result.slow, fmt.Sprintf("%s: %s was stopped after %s", d.name, s.name, metrics.FormatDuration(limit)))
 				continue
 			}
 			if err != nil {
 				return result, err
 			}
-			if s != sides[0] && (fastest == 0 || took < fastest) {
-				fastest = took
+			if s != sides[0] && (fastest == 0 || t.took < fastest) {
+				fastest = t.took
 			}
 			s.turns = append(s.turns, t)
 			result.others = max(result.others, others)
@@ -308,7 +305,8 @@ func (o *options) turn(parent context.Context, command []string, limit time.Dura
 		return t, 0, fmt.Errorf("%s: %v: %s", strings.Join(command, " "), err, lastLine(diag.Bytes()))
 	}
 	own := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	others := share(busy()-before-own, time.Since(start))
+	t.took = time.Since(start)
+	others := share(busy()-before-own, t.took)
 	if err := json.Unmarshal(out.Bytes(), &t); err != nil || t.Step.Median <= 0 {
 		return t, 0, fmt.Errorf("%s: printed no times: %s", strings.Join(command, " "), lastLine(out.Bytes()))
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/gouache-ml/gouache/codegen/driver"
+	"github.com/gouache-ml/gouache/runtime/flags"
 	"github.com/gouache-ml/gouache/runtime/metrics"
 )
 
@@ -61,19 +63,13 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 func parse(args []string, log io.Writer) (*study, error) {
 	s := &study{log: log}
 	var only, seeds string
-	f := flag.NewFlagSet("precision", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // an error is one line
+	f := flags.Set("precision")
 	f.StringVar(&s.system, "system", "deep", "`system` to train")
 	f.StringVar(&s.out, "out", "", "`folder` of the study (default out/precision/SYSTEM)")
 	f.StringVar(&only, "run", "fp32,none,loss,resblock", "`ways` to store it, of "+wayNames())
 	f.StringVar(&seeds, "seeds", "1", "`seeds` of the transformer's weights and data, with commas between them")
-	switch err := f.Parse(args); {
-	case err == flag.ErrHelp:
-		f.SetOutput(log)
-		f.Usage()
+	if err := flags.Parse(f, args, math.MaxInt, log); err != nil {
 		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("%w; see -help", err)
 	}
 	s.settings = f.Args()
 	for _, x := range s.settings {
