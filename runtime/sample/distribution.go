@@ -41,7 +41,8 @@ type Distribution struct {
 	p       []float64
 	order   []int
 	logits  []float32
-	norm    float64 // logarithm of the sum of the logits' exponentials
+	top     float64 // of the logits
+	sum     float64 // of the exponentials of what they are below it; 0: not known yet
 }
 
 // NewDistribution makes a distribution over n tokens.
@@ -74,11 +75,7 @@ func (d *Distribution) Set(logits []float32) error {
 	if math.IsInf(top, -1) {
 		return fmt.Errorf("all logits are %v; the weights are damaged or training has diverged", top)
 	}
-	sum := 0.0
-	for _, v := range logits {
-		sum += math.Exp(float64(v) - top)
-	}
-	d.logits, d.norm = logits, top+math.Log(sum)
+	d.logits, d.top, d.sum = logits, top, 0
 	if d.options.Temperature == 0 {
 		clear(d.p)
 		d.p[likeliest] = 1
@@ -87,7 +84,9 @@ func (d *Distribution) Set(logits []float32) error {
 	for i, v := range logits {
 		d.p[i] = math.Exp((float64(v) - top) / d.options.Temperature)
 	}
-	normalise(d.p)
+	if sum := normalise(d.p); d.options.Temperature == 1 {
+		d.sum = sum
+	}
 	if d.order == nil {
 		return nil
 	}
@@ -121,7 +120,8 @@ func (d *Distribution) drop(n int) {
 	normalise(d.p)
 }
 
-func normalise(p []float64) {
+// normalise divides p by its sum, which it returns.
+func normalise(p []float64) float64 {
 	sum := 0.0
 	for _, v := range p {
 		sum += v
@@ -129,11 +129,19 @@ func normalise(p []float64) {
 	for i := range p {
 		p[i] /= sum
 	}
+	return sum
 }
 
 // LogP is the logarithm of a token's probability at temperature 1, among all tokens. It
 // reads the logits that Set was given.
-func (d *Distribution) LogP(token int32) float64 { return float64(d.logits[token]) - d.norm }
+func (d *Distribution) LogP(token int32) float64 {
+	if d.sum == 0 {
+		for _, v := range d.logits {
+			d.sum += math.Exp(float64(v) - d.top)
+		}
+	}
+	return float64(d.logits[token]) - d.top - math.Log(d.sum)
+}
 
 // P is the probability of each token; it is overwritten by Set.
 func (d *Distribution) P() []float64 { return d.p }

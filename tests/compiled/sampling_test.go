@@ -3,6 +3,8 @@ package compiled
 import (
 	"context"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -27,36 +29,50 @@ func (r *recorder) Run() {
 	r.logits = append(r.logits, slices.Clone(x))
 }
 
-// drawn is what the model makes of each request: the tokens, and all logits that
-// they were drawn from but the first's.
+// drawn is what the model makes of each request: the tokens and their likelihood, and
+// all logits that they were drawn from but the first's.
 func drawn(t *testing.T, m *exec.Model, c dalle.Config, requests []sample.Request) []string {
 	t.Helper()
-	prefill, err := m.Program("prefill")
+	program := func(name string) *recorder {
+		p, err := m.Program(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &recorder{Program: p}
+	}
+	prefill, decode := program("prefill"), program("decode")
+	p, err := sample.NewPrior(prefill, decode, c.Image())
 	if err != nil {
 		t.Fatal(err)
 	}
-	decode, err := m.Program("decode")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &recorder{Program: decode}
-	p, err := sample.NewPrior(prefill, r, c.Image())
-	if err != nil {
-		t.Fatal(err)
-	}
-	tokens, err := p.Draw(context.Background(), requests, sample.Options{Temperature: 1, Seed: 3}, nil)
+	pictures, err := p.Draw(context.Background(), requests, sample.Options{Temperature: 0.9, Seed: 3}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out []string
-	for i := range requests {
-		s := fmt.Sprint(tokens[i])
+	for i, x := range pictures {
+		s := fmt.Sprint(x)
+		likelihood := logSoftmax(prefill.logits[0], x.Tokens[0]) // of the first request's caption
 		for step := range c.Image() - 1 {
-			s += fmt.Sprintf(" %x", r.logits[i/c.SampleBatch*(c.Image()-1)+step][i%c.SampleBatch*c.ImageVocab:][:c.ImageVocab])
+			logits := decode.logits[i/c.SampleBatch*(c.Image()-1)+step][i%c.SampleBatch*c.ImageVocab:][:c.ImageVocab]
+			s += fmt.Sprintf(" %x", logits)
+			likelihood += logSoftmax(logits, x.Tokens[step+1])
+		}
+		if i == 0 && math.Abs(x.LogLikelihood-likelihood) > 1e-9 {
+			t.Errorf("the log-likelihood is %g, by the logits %g", x.LogLikelihood, likelihood)
 		}
 		out = append(out, s)
 	}
 	return out
+}
+
+// logSoftmax is the logarithm of a token's probability.
+func logSoftmax(logits []float32, token int32) float64 {
+	sum := 0.0
+	for _, v := range logits {
+		sum += math.Exp(float64(v) - float64(logits[token]))
+	}
+	return -math.Log(sum)
 }
 
 // A candidate has the same bits alone and beside others of its caption or of other
@@ -93,6 +109,17 @@ func TestSamplesHaveTheSameBitsInAnyBatch(t *testing.T) {
 			}
 			if err := x.Init(1); err != nil {
 				t.Fatal(err)
+			}
+			// The unembedding begins as 0, and would give all pictures the same logits.
+			r := rand.New(rand.NewPCG(1, 2))
+			for _, g := range x.Globals() {
+				values, err := g.F32()
+				if err != nil {
+					continue // a table of a mask
+				}
+				for i := range values {
+					values[i] += 0.1 * float32(r.NormFloat64())
+				}
 			}
 			got := drawn(t, x, c, all)
 			if want == nil {
