@@ -30,7 +30,8 @@ test: tools
 	@test -n "$$GOUACHE_PTXAS" || command -v ptxas >/dev/null || echo "make test: SKIPPED: ptxas has assembled no kernel (it is NVIDIA's and not free software: .ci/ptxas.sh DIR fetches it, then set GOUACHE_PTXAS=DIR/ptxas)"
 
 bench-peers: tools
-	go generate -run 'system (peers|emoji) ' ./models/systems
+	go run ./cmd/gouachec -system peers -target native -o gen/peers
+	go run ./cmd/gouachec -system emoji -target native -o gen/emoji
 	go build -o bin/peers ./gen/peers/trainer
 	go build -o bin/emoji ./gen/emoji/trainer
 	go build -o bin/kbench ./cmd/kbench

@@ -478,25 +478,26 @@ func columnsTile(batches, m, n, depth int) (rows, cols int) {
 	for cols > 64 && rows*cols*depth > 1<<30 {
 		cols = cut(n, 2*ceilDiv(n, cols))
 	}
-	chunks := func(r, c int) int { return batches * ceilDiv(m, r) * ceilDiv(n, c) }
-	cost := func(r, c int) int { return (r*c + 10*(r+c)) * depth }
-	whole := cost(rows, cols) * chunks(rows, cols)
-	for chunks(rows, cols) < 8 {
-		r, c := ceilDiv(m, 2*ceilDiv(m, rows)), cut(n, 2*ceilDiv(n, cols))
-		if c == cols || cols < 2*rows {
-			c = cols
-		} else {
-			r = rows
-		}
+	for {
 		// Short chunks are worth it only where there would be one: of 128x128 with sums of 1,408 two
-		// chunks took 1.8 ms, eight, which the cost is a fifth above, 2.5.
-		long := rows*cols*depth > chunkWork*2/3
-		if !long && (chunks(rows, cols) > 1 || cost(r, c) < chunkWork/16 || cost(r, c)*chunks(r, c) > whole*5/4) || r < 16 && r < rows {
-			break
+		// chunks took 1.8 ms, eight, which pack twice as much, 2.5.
+		chunks, least := batches*ceilDiv(m, rows)*ceilDiv(n, cols), chunkWork*2/3
+		if chunks == 1 {
+			least = chunkWork / 8
 		}
-		rows, cols = r, c
+		if chunks >= 8 || rows*cols*depth <= least {
+			return rows, cols
+		}
+		r, c := ceilDiv(m, 2*ceilDiv(m, rows)), cut(n, 2*ceilDiv(n, cols))
+		switch {
+		case c < cols && cols >= 2*rows:
+			cols = c
+		case r >= 16:
+			rows = r
+		default:
+			return rows, cols
+		}
 	}
-	return rows, cols
 }
 
 // cut is the size of parts of n columns. They start at multiples of 32, which

@@ -99,7 +99,7 @@ func (s *source) packPanel(sum bool, k0, kc, n0, rem, temp, panel V) {
 		f.If(f.Le(nr, rem),
 			func() []V {
 				if s.v.matrix() {
-					s.copyColumns(k0, kc, n0, panel)
+					s.copyPanels(k0, kc, n0, build.Int(1), panel)
 				} else {
 					s.load(k0, kc, n0, nr, panel, t.NR())
 				}
@@ -143,48 +143,35 @@ func (s *source) packPanel(sum bool, k0, kc, n0, rem, temp, panel V) {
 	})
 }
 
-// copyColumns is packPanel for NR columns of a matrix whose rows are k.
-func (s *source) copyColumns(k0, kc, n0, panel V) {
-	f := s.f
-	t := f.Module.Target
-	pitch := stepOf(s.v.rows)
-	from := f.At(f.At(s.base, f.Mul(k0, build.Int(int64(pitch)))), n0)
-	x := &run{s: s}
-	x.begin()
-	some := func(n int) func(k V, c []V) []V {
-		return func(_ V, c []V) []V {
-			x.src = c[0]
-			for u := 0; u < n; u++ {
-				for v := 0; v < t.NV; v++ {
-					f.Store(x.vector(build.Int(0), u*pitch+v*t.Lanes, nil), f.Offset(c[1], u*t.NR()+v*t.Lanes))
-				}
-			}
-			return []V{f.Offset(c[0], n*pitch), f.Offset(c[1], n*t.NR())}
-		}
-	}
-	most := f.And(kc, build.Int(-panelTurn))
-	c := f.For(build.Int(0), most, build.Int(panelTurn), []V{from, panel}, some(panelTurn))
-	f.For(most, kc, build.Int(1), c, some(1))
-}
-
 // packRows is packPanel for panels [first, last) of a matrix whose rows are k: it reads
 // along the rows, so that the processor runs ahead and no cache line is fetched twice.
 func (s *source) packRows(k0, kc, first, last, n, temp, dst V) {
+	f := s.f
+	nr := build.Int(int64(f.Module.Target.NR()))
+	whole := f.Min(last, f.UDiv(n, nr))
+	s.copyPanels(k0, kc, f.Mul(first, nr), f.Sub(whole, first), dst)
+	f.When(f.Lt(whole, last), func() {
+		n0 := f.Mul(whole, nr)
+		s.packPanel(true, k0, kc, n0, f.Sub(n, n0), temp, f.At(dst, f.Mul(f.Sub(whole, first), f.Mul(kc, nr))))
+	})
+}
+
+// copyPanels writes rows [k0, k0+kc) of count panels, of NR columns of a matrix whose rows
+// are k, from column n0 on, one panel after the other to dst.
+func (s *source) copyPanels(k0, kc, n0, count, dst V) {
 	f := s.f
 	t := f.Module.Target
 	nr := build.Int(int64(t.NR()))
 	pitch := stepOf(s.v.rows)
 	x := &run{s: s}
 	x.begin()
-	size := f.Mul(kc, nr)
-	whole := f.Min(last, f.UDiv(n, nr))
 	turn := func(rows int) func(k V) {
 		return func(k V) {
-			from := f.At(s.base, f.Mul(f.Add(k0, k), build.Int(int64(pitch))))
+			from := f.At(f.At(s.base, f.Mul(f.Add(k0, k), build.Int(int64(pitch)))), n0)
 			to := f.At(dst, f.Mul(k, nr))
-			f.Range(first, whole, build.Int(1), func(j V) {
+			f.Range(build.Int(0), count, build.Int(1), func(j V) {
 				x.src = f.At(from, f.Mul(j, nr))
-				p := f.At(to, f.Mul(f.Sub(j, first), size))
+				p := f.At(to, f.Mul(j, f.Mul(kc, nr)))
 				for u := 0; u < rows; u++ {
 					for v := 0; v < t.NV; v++ {
 						f.Store(x.vector(build.Int(0), u*pitch+v*t.Lanes, nil), f.Offset(p, u*t.NR()+v*t.Lanes))
@@ -196,10 +183,6 @@ func (s *source) packRows(k0, kc, first, last, n, temp, dst V) {
 	most := f.And(kc, build.Int(-panelTurn))
 	f.Range(build.Int(0), most, build.Int(panelTurn), turn(panelTurn))
 	f.Range(most, kc, build.Int(1), turn(1))
-	f.When(f.Lt(whole, last), func() {
-		n0 := f.Mul(whole, nr)
-		s.packPanel(true, k0, kc, n0, f.Sub(n, n0), temp, f.At(dst, f.Mul(f.Sub(whole, first), size)))
-	})
 }
 
 // panelTurn is how many rows of k are copied at once: so few that they do not throw each other
