@@ -23,6 +23,7 @@ type Config struct {
 	TextLen, TextVocab int
 	TextDim, TextHeads int
 	Layers             int
+	MLP                int // width of the MLPs in multiples of the dimension; 0 is CLIP's 4
 	Embed              int // size of the shared space
 	Batch              int // pairs of train and eval
 	EmbedBatch         int // of embed_image and embed_text; 0 is Batch
@@ -122,7 +123,7 @@ func (c Config) imageTower(f *ir.Func, b int) *ir.Value {
 		x = ops.Add(ops.Concat(1, class, e), s.Position("position", nn.Normal(std), n, d))
 		x = ops.Reshape(nn.LayerNorm(s, "pre", x, 1e-5), b*n, d)
 	})
-	block := nn.CLIPTransformer(d, c.ImageHeads, c.Layers)
+	block := nn.CLIPTransformer(d, c.ImageHeads, c.Layers, c.MLP)
 	for i := range c.Layers {
 		x = block.Apply(s, i, b, x, nn.Masked(mask.All()))
 	}
@@ -165,7 +166,7 @@ func (c Config) textTower(f *ir.Func, b int) *ir.Value {
 		e := nn.Embedding(s, "token", text, c.TextVocab, d, 0.02)
 		x = ops.Reshape(ops.Add(e, s.Position("position", nn.Normal(0.01), t, d)), b*t, d)
 	})
-	block := nn.CLIPTransformer(d, c.TextHeads, c.Layers)
+	block := nn.CLIPTransformer(d, c.TextHeads, c.Layers, c.MLP)
 	for i := range c.Layers {
 		x = block.Apply(s, i, b, x, nn.Masked(mask.Causal()))
 	}

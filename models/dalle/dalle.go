@@ -11,14 +11,14 @@ import (
 
 // Config is the size of a transformer.
 type Config struct {
-	TextLen, TextVocab int
-	GridW, GridH       int // image tokens a row, rows
-	ImageVocab         int
-	Dim, Heads, Layers int
-	Kernel             int // side of the last layer's convolutional window, odd (paper: 11)
-	Batch              int // of train and eval
-	SampleBatch        int // of decode
-	Optimizer          nn.AdamW
+	TextLen, TextVocab      int
+	GridW, GridH            int // image tokens a row, rows
+	ImageVocab              int
+	Dim, Heads, Layers, MLP int // MLP: width of the MLPs in multiples of Dim, 0 for the paper's 4
+	Kernel                  int // side of the last layer's convolutional window, odd (paper: 11)
+	Batch                   int // of train and eval
+	SampleBatch             int // of decode
+	Optimizer               nn.AdamW
 }
 
 // Image is the number of image tokens.
@@ -36,7 +36,7 @@ func (c Config) Start() int { return c.TextClasses() }
 
 func (c Config) check() error {
 	switch {
-	case c.TextLen < 1 || c.TextVocab < 1 || c.GridW < 1 || c.GridH < 1 || c.ImageVocab < 1 || c.Dim < 1 || c.Heads < 1 || c.Layers < 1 || c.Batch < 1 || c.SampleBatch < 1:
+	case c.TextLen < 1 || c.TextVocab < 1 || c.GridW < 1 || c.GridH < 1 || c.ImageVocab < 1 || c.Dim < 1 || c.Heads < 1 || c.Layers < 1 || c.MLP < 0 || c.Batch < 1 || c.SampleBatch < 1:
 		return fmt.Errorf("prior: %+v: sizes must be positive", c)
 	case c.Image() < 2:
 		return fmt.Errorf("prior: a grid of %dx%d has nothing to predict from; use at least 2 image tokens", c.GridW, c.GridH)
@@ -192,7 +192,7 @@ func (c Config) decode(f *ir.Func) {
 	f.Region("unembed", false, func() { f.Result("logits", c.imageLogits(c.final(f, x))) })
 }
 
-func (c Config) block() nn.Block { return nn.SparseTransformer(c.Dim, c.Heads, c.Layers) }
+func (c Config) block() nn.Block { return nn.SparseTransformer(c.Dim, c.Heads, c.Layers, c.MLP) }
 
 // cache is the KV cache [SampleBatch,Stream,Heads,Dim/Heads] of layer i.
 func (c Config) cache(f *ir.Func, i int, name string) *ir.Value {

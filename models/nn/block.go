@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -10,9 +11,10 @@ import (
 )
 
 // Block is a pre-norm transformer layer: two resblocks, x + attention(LN(x))
-// and x + MLP(LN(x)), the MLP four times as wide with quick GELU.
+// and x + MLP(LN(x)), the MLP some times as wide with quick GELU.
 type Block struct {
 	Dim, Heads int
+	MLP        int // width of the MLP, in multiples of Dim
 	// Standard deviations of the weights: of query, key and value; of the
 	// attention's output; of the first and second MLP matrix.
 	QKV, Out, In, Back float64
@@ -54,26 +56,32 @@ func (c Block) Apply(s Scope, i, batch int, x *ir.Value, attend Attend) *ir.Valu
 	})
 	f.Region(fmt.Sprintf("%smlp%d", s.prefix, i), true, func() {
 		n := LayerNorm(l, "mlp.norm", x, eps)
-		h := ops.QuickGELU(Linear(l, "mlp.in", n, 4*c.Dim, c.In))
+		h := ops.QuickGELU(Linear(l, "mlp.in", n, c.MLP*c.Dim, c.In))
 		x = ops.Add(x, Linear(l, "mlp.out", h, c.Dim, c.Back))
 	})
 	return x
 }
 
+// MLPWidth is how many times as wide as its input an MLP is where nothing else is
+// said: the paper's 4 (appendix E.1), which is CLIP's too.
+const MLPWidth = 4
+
 // SparseTransformer gives the block the initialisation of the DALL-E line of
 // code: std sqrt(0.125/fan_in), the two matrices that end a resblock smaller
-// by 1/sqrt(2*layers).
-func SparseTransformer(dim, heads, layers int) Block {
-	d, shrink := float64(dim), 1/math.Sqrt(float64(2*layers))
-	in := math.Sqrt(0.125 / d)
-	return Block{Dim: dim, Heads: heads, QKV: in, Out: in * shrink, In: in, Back: math.Sqrt(0.125/(4*d)) * shrink}
+// by 1/sqrt(2*layers). mlp is the width of the MLP in multiples of dim, 0 for
+// MLPWidth.
+func SparseTransformer(dim, heads, layers, mlp int) Block {
+	mlp = cmp.Or(mlp, MLPWidth)
+	std := func(fanIn int) float64 { return math.Sqrt(0.125 / float64(fanIn)) }
+	shrink := 1 / math.Sqrt(float64(2*layers))
+	return Block{Dim: dim, Heads: heads, MLP: mlp, QKV: std(dim), Out: std(dim) * shrink, In: std(dim), Back: std(mlp*dim) * shrink}
 }
 
 // CLIPTransformer gives the block CLIP's initialisation: d^-1/2 for queries,
 // keys and values, (2d)^-1/2 for the first MLP matrix, d^-1/2 (2L)^-1/2 for
-// the two matrices that end a resblock.
-func CLIPTransformer(dim, heads, layers int) Block {
+// the two matrices that end a resblock. mlp is as for SparseTransformer.
+func CLIPTransformer(dim, heads, layers, mlp int) Block {
 	d := float64(dim)
 	end := 1 / math.Sqrt(d*2*float64(layers))
-	return Block{Dim: dim, Heads: heads, QKV: 1 / math.Sqrt(d), Out: end, In: 1 / math.Sqrt(2*d), Back: end}
+	return Block{Dim: dim, Heads: heads, MLP: cmp.Or(mlp, MLPWidth), QKV: 1 / math.Sqrt(d), Out: end, In: 1 / math.Sqrt(2*d), Back: end}
 }

@@ -179,7 +179,7 @@ func gpuBlock() *ir.Module {
 	f := m.NewFunc("train")
 	c := GPUStep
 	x := stored(f, "x", ir.T(ir.F32, GPURows, c.Dim))
-	y := nn.SparseTransformer(c.Dim, c.Heads, c.Layers).Apply(nn.In(f), 0, 8, x, nn.Masked(mask.Row(c.TextLen, c.GridW, c.GridH)))
+	y := nn.SparseTransformer(c.Dim, c.Heads, c.Layers, c.MLP).Apply(nn.In(f), 0, 8, x, nn.Masked(mask.Row(c.TextLen, c.GridW, c.GridH)))
 	loss := ops.Sum(ops.Mul(y, stored(f, "dy", y.Type)))
 	var by []*ir.Value
 	for _, v := range f.Reads() {

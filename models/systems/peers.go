@@ -96,7 +96,7 @@ func gpt2() *ir.Module {
 	s := nn.In(f)
 	table := s.Param("embed.token", nn.Normal(0.02), vocab, dim)
 	x := ops.Add(ops.Take(table, tokens), s.Position("embed.position", nn.Normal(0.01), length, dim))
-	block := nn.SparseTransformer(dim, heads, layers)
+	block := nn.SparseTransformer(dim, heads, layers, nn.MLPWidth)
 	for i := range layers {
 		x = block.Apply(s, i, 1, x, nn.Masked(mask.Causal()))
 	}

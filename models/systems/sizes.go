@@ -27,14 +27,14 @@ var Demo = Sizes{
 	},
 	Prior: dalle.Config{
 		TextLen: 24, TextVocab: 512, GridW: 8, GridH: 8, ImageVocab: 256,
-		Dim: 128, Heads: 4, Layers: 6, Kernel: 5,
+		Dim: 128, Heads: 4, Layers: 6, MLP: 2, Kernel: 5,
 		Batch: 16, SampleBatch: 32,
 		Optimizer: priorOptimizer,
 	},
 	CLIP: clip.Config{
 		ImageSize: 32, Patch: 8, ImageDim: 128, ImageHeads: 4, Stem: 32,
 		TextLen: 16, TextVocab: 512, TextDim: 128, TextHeads: 4,
-		Layers: 3, Embed: 128, Batch: 32, EmbedBatch: 32,
+		Layers: 3, MLP: 2, Embed: 128, Batch: 32, EmbedBatch: 32,
 		Optimizer: clipOptimizer,
 	},
 }

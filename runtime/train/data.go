@@ -181,9 +181,21 @@ func MakeTokenizer(c *Config, d *Data, textVocab int, log io.Writer) (*Tokenizer
 }
 
 // encodeCaption writes a training caption's ids, with dropout keyed by the sample's
-// place in the whole run, and returns how many positions are tokens.
+// place in the whole run, and returns how many positions are tokens. A caption that
+// dropout makes too long is drawn again, and at last taken whole: chance cuts none.
 func (t *Tokenizer) encodeCaption(dst []int32, caption string, dropout float64, seed, slot uint64) int {
-	ids := t.EncodeDropout(caption, dropout, bpe.NewSource(dice.Hash(seed, keyCaptions), slot))
+	const draws = 8
+	chance := bpe.NewSource(dice.Hash(seed, keyCaptions), slot)
+	ids := t.EncodeDropout(caption, dropout, chance)
+	for range draws - 1 {
+		if len(ids) <= len(dst) || dropout <= 0 {
+			break
+		}
+		ids = t.EncodeDropout(caption, dropout, chance)
+	}
+	if len(ids) > len(dst) {
+		ids = t.Encode(caption)
+	}
 	padded, n, _ := t.Pad(ids, len(dst))
 	copy(dst, padded)
 	return n
