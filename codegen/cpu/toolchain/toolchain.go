@@ -215,7 +215,9 @@ func writeFile(path string, b []byte) error {
 }
 
 func flags(target *build.Target, filetype string) []string {
-	a := []string{"-O3", "-mtriple=" + target.Triple, "-mcpu=" + target.CPU, "-relocation-model=pic", "-filetype=" + filetype}
+	// Loop strength reduction takes a third of llc's time and gives loops with many streams
+	// worse addresses than they come with (docs/decisions.md).
+	a := []string{"-O3", "-disable-lsr", "-mtriple=" + target.Triple, "-mcpu=" + target.CPU, "-relocation-model=pic", "-filetype=" + filetype}
 	if target.Features != "" {
 		a = append(a, "-mattr="+target.Features)
 	}
