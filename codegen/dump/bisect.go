@@ -233,6 +233,7 @@ type whole struct{}
 func (whole) Tile(*kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (whole) Pack(*kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
 func (whole) Copied(k *kern.Kernel, i int) int      { return cpu.Backend{}.Copied(k, i) }
+func (whole) Rates() kern.Rates                     { return cpu.Backend{}.Rates() }
 
 // launches evaluates the plan of x's function, whose passes are done, and
 // compares each buffer with the value of its name once it is complete.

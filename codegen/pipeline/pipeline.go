@@ -9,6 +9,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/codegen/sched"
 	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 	"github.com/gouache-ml/gouache/ir/verify"
 )
@@ -137,7 +138,7 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 			return nil, err
 		}
 		for i, p := range pm.Programs {
-			report, err := place(m, pm, p, blocks(m.Funcs[i]))
+			report, err := place(m, pm, p, blocks(m.Funcs[i]), o.Backend.Rates())
 			if err != nil {
 				return nil, fmt.Errorf("%s.%s: %w", m.Name, p.Name, err)
 			}
@@ -168,9 +169,9 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 
 // place gives p's buffers their places, after changing what its backward pass
 // keeps as m asks.
-func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool) (sched.Report, error) {
+func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool, rates kern.Rates) (sched.Report, error) {
 	if m.Budget > 0 {
-		return sched.Fit(p, blocks, max(0, m.Budget-pm.StateBytes))
+		return sched.Fit(p, blocks, max(0, m.Budget-pm.StateBytes), rates)
 	}
 	if m.Remat == ir.RematBlocks {
 		sched.Remat(p, blocks)

@@ -77,13 +77,16 @@ func training(rng *rand.Rand, n int) *plan.Program {
 		l := &p.Launches[i]
 		l.Backward = i >= backward
 		l.Kernel.Template = &kern.Template{}
-		l.Kernel.FLOPs = int64(1+rng.IntN(100)) * 1000 * templateRate
+		l.Kernel.FLOPs = int64(1+rng.IntN(100)) * 1000 * rates.Template
 	}
 	for _, w := range stored {
 		w.First, w.Last = -1, len(p.Launches)
 	}
 	return p
 }
+
+// rates are a small processor's.
+var rates = kern.Rates{Product: 77, Narrow: 77, Template: 28, Loop: 20, Bytes: 23, Launch: 600}
 
 // liveAndTime are the largest sum of sizes alive and the estimated time of all
 // launches, straight from the definitions.
@@ -96,7 +99,7 @@ func liveAndTime(p *plan.Program) (peak int, time int64) {
 			}
 		}
 		peak = max(peak, live)
-		time += estimate(l.Kernel)
+		time += rates.Time(l.Kernel)
 	}
 	return peak, time
 }
@@ -115,7 +118,7 @@ func TestTallyIsTheProgram(t *testing.T) {
 	for range 300 {
 		p := training(rng, 3+rng.IntN(20))
 		f := readForward(p)
-		y := newTally(f)
+		y := newTally(f, rates)
 		_, before := liveAndTime(p)
 		if before != y.time {
 			t.Fatalf("%d ns without recomputation, want %d", y.time, before)
@@ -144,7 +147,7 @@ func TestSearchAgainstEverySubset(t *testing.T) {
 	for plans < 150 {
 		p := training(rng, 6+rng.IntN(9))
 		f := readForward(p)
-		y := newTally(f)
+		y := newTally(f, rates)
 		if y.n == 0 || y.n > 12 {
 			continue
 		}
@@ -202,7 +205,7 @@ func TestLessBudgetIsSmallerAndMoreIsFaster(t *testing.T) {
 		n, seed := 12+rng.IntN(20), rng.Uint64()
 		fit := func(budget int) (*plan.Program, Report) {
 			p := training(rand.New(rand.NewPCG(seed, 0)), n)
-			r, err := Fit(p, nil, budget)
+			r, err := Fit(p, nil, budget, rates)
 			if err != nil {
 				t.Fatal(err)
 			}

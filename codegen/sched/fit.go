@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 )
 
@@ -32,10 +33,10 @@ func (a Again) String() string {
 // backward pass computes again what makes it fit in the least estimated time, as
 // Remat does but buffer by buffer, with the same bits. If no choice of buffers
 // makes it fit, p gets the smallest arena that was found. Blocks are what Remat
-// would be given.
+// would be given, and rates are the device's.
 //
 // Less budget never gets a larger program, nor more budget a slower one.
-func Fit(p *plan.Program, blocks map[string]bool, budget int) (Report, error) {
+func Fit(p *plan.Program, blocks map[string]bool, budget int, rates kern.Rates) (Report, error) {
 	report, err := Place(p)
 	if err != nil || report.Bytes <= budget {
 		return report, err
@@ -44,7 +45,7 @@ func Fit(p *plan.Program, blocks map[string]bool, budget int) (Report, error) {
 	if len(f.latest) == 0 {
 		return report, nil
 	}
-	s := newSearch(newTally(f), blocks)
+	s := newSearch(newTally(f, rates), blocks)
 	s.run(s.choose(f.inside(blocks)))
 	points := thin(s.points)
 	place := func(x point) (*plan.Program, Report, error) {

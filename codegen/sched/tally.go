@@ -67,7 +67,7 @@ type outcome struct {
 
 func bytesOf(b *plan.Buffer) int { return alignUp(max(b.Bytes, 1)) }
 
-func newTally(f *forward) *tally {
+func newTally(f *forward, rates kern.Rates) *tally {
 	t := &tally{f: f}
 	id := map[*plan.Buffer]int32{}
 	add := func(b *plan.Buffer) {
@@ -77,7 +77,7 @@ func newTally(f *forward) *tally {
 	rerunOf := map[int]int32{}
 	for i := range f.p.Launches {
 		l := &f.p.Launches[i]
-		t.time += estimate(l.Kernel)
+		t.time += rates.Time(l.Kernel)
 		if i >= f.end {
 			continue
 		}
@@ -87,7 +87,7 @@ func newTally(f *forward) *tally {
 			}
 			if _, ok := rerunOf[i]; !ok {
 				rerunOf[i] = int32(len(t.reruns))
-				t.reruns = append(t.reruns, rerun{launch: i, cost: estimate(l.Kernel)})
+				t.reruns = append(t.reruns, rerun{launch: i, cost: rates.Time(l.Kernel)})
 			}
 			if _, ok := id[b]; !ok {
 				add(b)
