@@ -25,14 +25,13 @@ import (
 )
 
 type flags struct {
-	System    string   `help:"System to compile." required:"" placeholder:"NAME"`
-	Output    string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
-	Target    []string `help:"Processors or GPUs to compile for; native is this machine's processor (default: all processors)." placeholder:"NAME"`
-	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
-	Remat     string   `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
-	Budget    string   `help:"Memory for stored tensors and work of each model: gradients compute again what doesn't fit, at the least cost in time (default: all there is)." placeholder:"6GiB"`
-	Ptxas     string   `help:"NVIDIA's assembler, for GPUs: packages get machine code beside the PTX and load at once on GPUs of just the targets (default: none, their driver assembles the PTX)." env:"GOUACHE_PTXAS" placeholder:"PATH"`
-	Quiet     bool     `short:"q" help:"Print errors only."`
+	System string   `help:"System to compile." required:"" placeholder:"NAME"`
+	Output string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
+	Target []string `help:"Processors or GPUs to compile for; native is this machine's processor (default: all processors)." placeholder:"NAME"`
+	Ptxas  string   `help:"NVIDIA's assembler, for GPUs: packages get machine code beside the PTX and load at once on GPUs of just the targets (default: none, their driver assembles the PTX)." env:"GOUACHE_PTXAS" placeholder:"PATH"`
+	Quiet  bool     `short:"q" help:"Print errors only."`
+
+	system.Choices
 }
 
 // Main is the whole program: it parses os.Args and exits.
@@ -103,17 +102,8 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	}
 
 	start := time.Now()
-	modules, err := s.Build()
+	modules, err := f.Build(s)
 	if err != nil {
-		return err
-	}
-	if err := system.SetPrecision(modules, f.Precision); err != nil {
-		return err
-	}
-	if err := system.SetRemat(modules, f.Remat); err != nil {
-		return err
-	}
-	if err := system.SetBudget(modules, f.Budget); err != nil {
 		return err
 	}
 	sys, err := pipeline.Compile(s.Name, modules, pipeline.Options{Backend: generator.backend, Placed: func(m *ir.Module, p *plan.Program, r sched.Report) {

@@ -43,9 +43,7 @@ type flags struct {
 	Target string `help:"Processor of -as llvm and asm, or GPU such as sm_90a: everything after the passes is then planned for GPUs." default:"x86-64-v3" placeholder:"NAME"`
 	Output string `name:"output" short:"o" help:"Folder to write to." placeholder:"DIR"`
 
-	Precision string `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
-	Remat     string `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
-	Budget    string `help:"Memory for stored tensors and work of each model, for which gradients compute some again (default: all there is)." placeholder:"6GiB"`
+	system.Choices
 }
 
 // Main is the whole program: it parses os.Args and exits.
@@ -71,21 +69,6 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	in, err := f.open()
 	if err != nil {
 		return err
-	}
-	if build := in.build; f.Precision != "" || f.Remat != "" || f.Budget != "" {
-		in.build = func() ([]*ir.Module, error) {
-			ms, err := build()
-			if err == nil {
-				err = system.SetPrecision(ms, f.Precision)
-			}
-			if err == nil {
-				err = system.SetRemat(ms, f.Remat)
-			}
-			if err == nil {
-				err = system.SetBudget(ms, f.Budget)
-			}
-			return ms, err
-		}
 	}
 	if strings.HasPrefix(f.Target, "sm_") {
 		if _, err := cuda.TargetByName(f.Target); err != nil {
@@ -143,7 +126,9 @@ func (f *flags) open() (*input, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &input{name: s.Name, build: s.Build}, nil
+		return &input{name: s.Name, build: func() ([]*ir.Module, error) { return f.Build(s) }}, nil
+	case len(f.Set) > 0:
+		return nil, fmt.Errorf("-set %s: it changes a system's sizes, and a file has its own; give -system NAME", f.Set[0])
 	case f.File == "":
 		return nil, fmt.Errorf("nothing to show; give -system NAME (one of %s) or a file", strings.Join(system.Names(), ", "))
 	}
@@ -156,7 +141,14 @@ func (f *flags) open() (*input, error) {
 		return nil, err
 	}
 	in := &input{name: strings.TrimSuffix(filepath.Base(f.File), filepath.Ext(f.File)), file: file}
-	in.build = in.reparse(f.File, string(src))
+	reparse := in.reparse(f.File, string(src))
+	in.build = func() ([]*ir.Module, error) {
+		ms, err := reparse()
+		if err == nil {
+			err = f.Apply(ms)
+		}
+		return ms, err
+	}
 	return in, nil
 }
 

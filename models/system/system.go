@@ -20,6 +20,8 @@ type System struct {
 	// Runner is the import path of a package whose Main(open) a trainer
 	// command calls; without one, only the package is generated.
 	Runner string
+
+	resize func(settings []string) (System, error) // of a system that is Sized
 }
 
 var (

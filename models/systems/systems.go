@@ -13,10 +13,10 @@ import (
 
 func init() {
 	for _, s := range []system.System{
-		{Name: "demo", Doc: "32x32 images of 8x8 tokens; trains on two CPU cores", Build: Demo.Build},
-		{Name: "deep", Doc: "demo's pictures under 48 narrow layers in 16 bits; see tests/precision", Build: Deep.Build},
-		{Name: "emoji", Doc: "64x64 images of 16x16 tokens; for one GPU", Build: Emoji.Build},
-		{Name: "paper", Doc: "256x256 images of 32x32 tokens; the paper's sizes", Build: Paper.Build},
+		sized("demo", "32x32 images of 8x8 tokens; trains on two CPU cores", Demo),
+		sized("deep", "demo's pictures under 48 narrow layers in 16 bits; see tests/precision", Deep),
+		sized("emoji", "64x64 images of 16x16 tokens; for one GPU", Emoji),
+		sized("paper", "256x256 images of 32x32 tokens; the paper's sizes", Paper),
 		{Name: "peers", Doc: "models timed beside other programs; see tests/peers", Build: buildPeers, Runner: "github.com/gouache-ml/gouache/runtime/bench"},
 		{Name: "gpupeers", Doc: "kernels and models timed beside PyTorch on a GPU; see tests/gpu", Build: buildGPUPeers, Runner: "github.com/gouache-ml/gouache/runtime/bench"},
 	} {
@@ -27,6 +27,10 @@ func init() {
 			panic(err) // two entries of this table share a name
 		}
 	}
+}
+
+func sized(name, doc string, sizes Sizes) system.System {
+	return system.Sized(system.System{Name: name, Doc: doc}, sizes, Sizes.Build)
 }
 
 // Lookup finds a registered system, including those of other packages; the

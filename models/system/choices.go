@@ -1,0 +1,35 @@
+package system
+
+import "github.com/gouache-ml/gouache/ir"
+
+// Choices are what can be chosen when a system is compiled, as a command's flags.
+type Choices struct {
+	Set       []string `help:"Sizes in place of the system's own, such as prior.batch=4,prior.layers=2." placeholder:"KEY=VALUE,..."`
+	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
+	Remat     string   `help:"What gradients compute again instead of keeping it: off or blocks (default: the system's own)." placeholder:"WHAT"`
+	Budget    string   `help:"Memory for stored tensors and work of each model: gradients compute again what doesn't fit, at the least cost in time (default: all there is)." placeholder:"6GiB"`
+}
+
+// Build makes a system's modules as chosen.
+func (c Choices) Build(s System) ([]*ir.Module, error) {
+	s, err := s.Resized(c.Set)
+	if err != nil {
+		return nil, err
+	}
+	ms, err := s.Build()
+	if err != nil {
+		return nil, err
+	}
+	return ms, c.Apply(ms)
+}
+
+// Apply makes modules be compiled as chosen; their sizes stay what they are.
+func (c Choices) Apply(ms []*ir.Module) error {
+	if err := SetPrecision(ms, c.Precision); err != nil {
+		return err
+	}
+	if err := SetRemat(ms, c.Remat); err != nil {
+		return err
+	}
+	return SetBudget(ms, c.Budget)
+}
