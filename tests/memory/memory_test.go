@@ -54,7 +54,7 @@ func TestProcessesTakeWhatWasExpected(t *testing.T) {
 		program := filepath.Join(dir, "bin", name)
 		build := exec.Command("go", "build", "-o", program, "./"+name+"/trainer")
 		build.Dir = dir
-		build.Env = append(os.Environ(), "GOFLAGS=-mod=mod -buildvcs=false", "GOPROXY=off", "GOWORK=off", "CGO_ENABLED=0")
+		build.Env = append(os.Environ(), "GOFLAGS=-mod=mod -buildvcs=false", "GOWORK=off", "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

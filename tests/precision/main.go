@@ -36,6 +36,7 @@ var ways = []way{
 // study is what the flags say.
 type study struct {
 	system, out string
+	sizes       string // gouachec's -set
 	ways        []way
 	seeds       []int
 	settings    []string
@@ -65,6 +66,7 @@ func parse(args []string, log io.Writer) (*study, error) {
 	var only, seeds string
 	f := flags.Set("precision")
 	f.StringVar(&s.system, "system", "deep", "`system` to train")
+	f.StringVar(&s.sizes, "set", "", "`sizes` in place of the system's own, such as prior.batch=2,dvae.batch=8")
 	f.StringVar(&s.out, "out", "", "`folder` of the study (default out/precision/SYSTEM)")
 	f.StringVar(&only, "run", "fp32,none,loss,resblock", "`ways` to store it, of "+wayNames())
 	f.StringVar(&seeds, "seeds", "1", "`seeds` of the transformer's weights and data, with commas between them")
@@ -131,7 +133,11 @@ func (s *study) dir(w way, seed int) string {
 func (s *study) train(ctx context.Context) error {
 	for _, w := range s.ways {
 		gen := filepath.Join("gen", s.system+"_"+w.name)
-		if err := s.command(ctx, "go", "run", "./cmd/gouachec", "-system", s.system, "-precision", w.precision, "-o", gen); err != nil {
+		args := []string{"run", "./cmd/gouachec", "-system", s.system, "-target", "native", "-precision", w.precision, "-o", gen}
+		if s.sizes != "" {
+			args = append(args, "-set", s.sizes)
+		}
+		if err := s.command(ctx, "go", args...); err != nil {
 			return err
 		}
 		if err := s.command(ctx, "go", "build", "-o", s.binary(w), "./"+filepath.ToSlash(gen)+"/trainer"); err != nil {

@@ -29,7 +29,11 @@ func (s *study) report(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	title := fmt.Sprintf("%s, %s, on %s", s.system, time.Now().Format(time.DateOnly), metrics.ReadHardware())
+	system := s.system
+	if s.sizes != "" {
+		system += " with " + s.sizes
+	}
+	title := fmt.Sprintf("%s, %s, on %s", system, time.Now().Format(time.DateOnly), metrics.ReadHardware())
 	tables := []metrics.Table{s.losses(all), s.underflow(all), s.scales(all)}
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "%s\n\n", title)

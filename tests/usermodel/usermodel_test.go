@@ -18,7 +18,7 @@ import (
 const mod = "github.com/gouache-ml/gouache"
 
 // project copies testdata into a module outside the repository that gets
-// Gouache from this working tree and everything else from the module cache.
+// Gouache from this working tree and everything else as any module does.
 func project(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")
@@ -42,12 +42,12 @@ func project(t *testing.T) string {
 	return dir
 }
 
-// run executes a command in dir without network and cgo.
+// run executes a command in dir without cgo.
 func run(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod -buildvcs=false", "GOPROXY=off", "GOWORK=off", "CGO_ENABLED=0", "GOUACHE_TARGET=", "GOUACHE_THREADS=")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod -buildvcs=false", "GOWORK=off", "CGO_ENABLED=0", "GOUACHE_TARGET=", "GOUACHE_THREADS=")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
