@@ -35,7 +35,7 @@ const maxScale = 100
 
 func (c Config) check() error {
 	switch {
-	case c.ImageSize < 1 || c.Patch < 1 || c.ImageDim < 1 || c.ImageHeads < 1 || c.TextLen < 1 || c.TextVocab < 1 || c.TextDim < 1 || c.TextHeads < 1 || c.Layers < 1 || c.Embed < 1 || c.Batch < 1 || c.EmbedBatch < 0:
+	case c.ImageSize < 1 || c.Patch < 1 || c.ImageDim < 1 || c.ImageHeads < 1 || c.TextLen < 1 || c.TextVocab < 1 || c.TextDim < 1 || c.TextHeads < 1 || c.Layers < 1 || c.MLP < 0 || c.Embed < 1 || c.Batch < 1 || c.EmbedBatch < 0:
 		return fmt.Errorf("clip: %+v: sizes must be positive", c)
 	case c.ImageSize%c.Patch != 0:
 		return fmt.Errorf("clip: patches of %d don't divide an image of %d", c.Patch, c.ImageSize)

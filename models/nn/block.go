@@ -11,10 +11,10 @@ import (
 )
 
 // Block is a pre-norm transformer layer: two resblocks, x + attention(LN(x))
-// and x + MLP(LN(x)), the MLP some times as wide with quick GELU.
+// and x + MLP(LN(x)) with quick GELU.
 type Block struct {
 	Dim, Heads int
-	MLP        int // width of the MLP, in multiples of Dim
+	MLP        int // width of the MLP in multiples of Dim; 0 is MLPWidth
 	// Standard deviations of the weights: of query, key and value; of the
 	// attention's output; of the first and second MLP matrix.
 	QKV, Out, In, Back float64
@@ -56,7 +56,7 @@ func (c Block) Apply(s Scope, i, batch int, x *ir.Value, attend Attend) *ir.Valu
 	})
 	f.Region(fmt.Sprintf("%smlp%d", s.prefix, i), true, func() {
 		n := LayerNorm(l, "mlp.norm", x, eps)
-		h := ops.QuickGELU(Linear(l, "mlp.in", n, c.MLP*c.Dim, c.In))
+		h := ops.QuickGELU(Linear(l, "mlp.in", n, cmp.Or(c.MLP, MLPWidth)*c.Dim, c.In))
 		x = ops.Add(x, Linear(l, "mlp.out", h, c.Dim, c.Back))
 	})
 	return x
@@ -71,10 +71,9 @@ const MLPWidth = 4
 // by 1/sqrt(2*layers). mlp is the width of the MLP in multiples of dim, 0 for
 // MLPWidth.
 func SparseTransformer(dim, heads, layers, mlp int) Block {
-	mlp = cmp.Or(mlp, MLPWidth)
 	std := func(fanIn int) float64 { return math.Sqrt(0.125 / float64(fanIn)) }
 	shrink := 1 / math.Sqrt(float64(2*layers))
-	return Block{Dim: dim, Heads: heads, MLP: mlp, QKV: std(dim), Out: std(dim) * shrink, In: std(dim), Back: std(mlp*dim) * shrink}
+	return Block{Dim: dim, Heads: heads, MLP: mlp, QKV: std(dim), Out: std(dim) * shrink, In: std(dim), Back: std(cmp.Or(mlp, MLPWidth)*dim) * shrink}
 }
 
 // CLIPTransformer gives the block CLIP's initialisation: d^-1/2 for queries,
@@ -83,5 +82,5 @@ func SparseTransformer(dim, heads, layers, mlp int) Block {
 func CLIPTransformer(dim, heads, layers, mlp int) Block {
 	d := float64(dim)
 	end := 1 / math.Sqrt(d*2*float64(layers))
-	return Block{Dim: dim, Heads: heads, MLP: cmp.Or(mlp, MLPWidth), QKV: 1 / math.Sqrt(d), Out: end, In: 1 / math.Sqrt(2*d), Back: end}
+	return Block{Dim: dim, Heads: heads, MLP: mlp, QKV: 1 / math.Sqrt(d), Out: end, In: 1 / math.Sqrt(2*d), Back: end}
 }
