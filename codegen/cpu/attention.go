@@ -306,18 +306,30 @@ func (a *attention) zeros(n int) []V {
 	return acc
 }
 
-// tileRows is how many rows, a power of two, a tile of nv vectors has: it
+// tileRows is how many rows, an even number, a tile of nv vectors has at most: it
 // leaves registers for a row of y and a scalar.
 func (a *attention) tileRows(nv int) int {
 	registers := 16
 	if a.vl == 8 {
-		registers = 8 // of 16
+		registers = 12 // of 16
 	}
-	rows := 8
-	for rows*nv > registers {
-		rows /= 2
+	return min(8, registers/nv&^1)
+}
+
+// tiles calls f for tiles of n rows, a multiple of 8: as many of the most rows as leave
+// a multiple of 4, and the rest of 4.
+func (a *attention) tiles(n V, nv int, f func(r V, rows int)) {
+	most := a.tileRows(nv)
+	if most != 6 {
+		a.Range(c64(0), n, c64(most), func(r V) { f(r, most) })
+		return
 	}
-	return rows
+	// What n leaves when divided by 6 is 0, 4 or 2, of which the last takes a tile more.
+	left := a.URem(n, c64(6))
+	left = a.Add(left, a.Mul(a.And(left, c64(2)), c64(3)))
+	full := a.Sub(n, left)
+	a.Range(c64(0), full, c64(6), func(r V) { f(r, 6) })
+	a.Range(full, n, c64(4), func(r V) { f(r, 4) })
 }
 
 const laneVectors = 2 // of a tile whose vectors are lanes
@@ -325,10 +337,9 @@ const laneVectors = 2 // of a tile whose vectors are lanes
 // scores writes to s the products of the rows of g with y, dp rows of lanes: s
 // has a row of lanes for each of n rows, a multiple of 8.
 func (a *attention) scores(g *gatherer, y, s, n V) {
-	rows := a.tileRows(laneVectors)
 	a.eachLane(func(q V) {
 		from := a.At(y, q)
-		a.Range(c64(0), n, c64(rows), func(r V) {
+		a.tiles(n, laneVectors, func(r V, rows int) {
 			xs := make([]V, rows)
 			for i := range xs {
 				xs[i] = a.get(g, a.Add(r, c64(i)))
@@ -380,10 +391,18 @@ func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
 				a.Store(x, a.Offset(to, i/laneVectors*laneCount+i%laneVectors*a.vl))
 			}
 		}
-		rest := a.d % most
-		a.Range(c64(0), c64(a.d-rest), c64(most), func(r V) { tile(r, most) })
-		if rest > 0 {
-			tile(c64(a.d-rest), rest)
+		full := a.d / most
+		if most == 6 && a.d%6 > 0 && a.d%6 < 3 && full > 0 {
+			full-- // two tiles of 3 or 4 rows rather than one of 6 and one of 1 or 2
+		}
+		a.Range(c64(0), c64(full*most), c64(most), func(r V) { tile(r, most) })
+		for at := full * most; at < a.d; {
+			rows := a.d - at
+			if rows > most {
+				rows = (rows + 1) / 2
+			}
+			tile(c64(at), rows)
+			at += rows
 		}
 	}, laneVectors)
 }
@@ -418,11 +437,13 @@ func (a *attention) scatter(p, y, sum V, e entry) {
 			}
 		}
 		// Repeated positions at the list's end would lose sums, so the rows
-		// that don't fill a tile go one by one.
+		// that don't fill a tile go in pairs, and the last one alone.
 		rows := a.tileRows(nv)
-		full := a.And(e.n, c64(-rows))
+		full := a.Sub(e.n, a.URem(e.n, c64(rows)))
 		a.Range(c64(0), full, c64(rows), func(r V) { add(rows, r) })
-		a.Range(full, e.n, c64(1), func(r V) { add(1, r) })
+		pairs := a.Sub(e.n, a.And(e.n, c64(1)))
+		a.Range(full, pairs, c64(2), func(r V) { add(2, r) })
+		a.Range(pairs, e.n, c64(1), func(r V) { add(1, r) })
 	}
 }
 
