@@ -62,7 +62,7 @@ check-long: test
 	go test -timeout 120m -count=1 -run 'Mutants|Assemble' ./codegen/cuda -long
 	GOUACHE_TEST_DEVICE=emu go test -timeout 120m -count=1 ./tests/compiled ./tests/parity
 	@.ci/tools.sh qemu-aarch64-static
-	GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m -count=1 $(ARM64)
+	QEMU_LD_PREFIX=/usr/aarch64-linux-gnu GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m -count=1 $(ARM64)
 
 clean:
 	rm -rf bin out gen/*/
