@@ -15,11 +15,12 @@ apt() {
 }
 if [ -n "${1:-}" ]; then
   case "$1" in
-    qemu-aarch64-static) packages="qemu-user-static libc6-arm64-cross" ;; # test programs link libc: they can load a GPU's driver
-    gcc) packages="gcc libc6-dev" ;;
+    # Test programs link libc: they can load a GPU's driver.
+    qemu-aarch64-static) packages="qemu-user-static libc6-arm64-cross" library=/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1 ;;
+    gcc) packages="gcc libc6-dev" library=/ ;;
     *) echo "tools: $1: not one of qemu-aarch64-static, gcc" >&2; exit 2 ;;
   esac
-  { [ "$1" != qemu-aarch64-static ] || [ -e /usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1 ]; } && command -v "$1" >/dev/null && exit 0
+  command -v "$1" >/dev/null && [ -e $library ] && exit 0
   command -v apt-get >/dev/null || { echo "tools: $1 or its libraries: not found; install it with your system's packages (Debian's are called $packages)" >&2; exit 1; }
   apt $packages || { echo "tools: apt-get could not install $packages, see the messages above" >&2; exit 1; }
   exit 0

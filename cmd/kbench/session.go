@@ -11,7 +11,6 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
-	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -26,7 +25,7 @@ type session struct {
 	out, diag io.Writer
 	tools     *toolchain.Tools
 	variant   *build.Target
-	backend   kernel.Backend
+	backend   pipeline.Backend
 	plan      *plan.System
 	model     *plan.Model   // of -program
 	prog      *plan.Program // of -program

@@ -391,18 +391,10 @@ func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
 				a.Store(x, a.Offset(to, i/laneVectors*laneCount+i%laneVectors*a.vl))
 			}
 		}
-		full := a.d / most
-		if most == 6 && a.d%6 > 0 && a.d%6 < 3 && full > 0 {
-			full-- // two tiles of 3 or 4 rows rather than one of 6 and one of 1 or 2
-		}
-		a.Range(c64(0), c64(full*most), c64(most), func(r V) { tile(r, most) })
-		for at := full * most; at < a.d; {
-			rows := a.d - at
-			if rows > most {
-				rows = (rows + 1) / 2
-			}
-			tile(c64(at), rows)
-			at += rows
+		eights := a.d &^ 7
+		a.tiles(c64(eights), laneVectors, tile)
+		for at := eights; at < a.d; at += most {
+			tile(c64(at), min(a.d-at, most))
 		}
 	}, laneVectors)
 }

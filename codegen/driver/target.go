@@ -13,14 +13,14 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cuda"
 	"github.com/gouache-ml/gouache/codegen/cuda/ptx/ptxas"
 	"github.com/gouache-ml/gouache/codegen/glue"
-	"github.com/gouache-ml/gouache/codegen/kernel"
+	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir/kern"
 	device "github.com/gouache-ml/gouache/runtime/device/cpu"
 )
 
 // generator is a code generator with the targets it compiles for.
 type generator struct {
-	backend kernel.Backend
+	backend pipeline.Backend
 	tool    string // what the time of compile is spent in
 	compile func(ctx context.Context, kernels []*kern.Kernel) ([]glue.Object, error)
 }

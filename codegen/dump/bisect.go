@@ -228,12 +228,10 @@ func (x *trial) differ(want, got []float64) string {
 
 // whole is a backend that neither cuts kernels into chunks nor packs operands:
 // both belong to machine code.
-type whole struct{}
+type whole struct{ cpu.Backend }
 
 func (whole) Tile(*kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (whole) Pack(*kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
-func (whole) Copied(k *kern.Kernel, i int) int      { return cpu.Backend{}.Copied(k, i) }
-func (whole) Rates() kern.Rates                     { return cpu.Backend{}.Rates() }
 
 // launches evaluates the plan of x's function, whose passes are done, and
 // compares each buffer with the value of its name once it is complete.

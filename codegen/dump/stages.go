@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/gouache-ml/gouache/codegen/cpu"
-	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -26,7 +25,7 @@ type input struct {
 	file  *text.File                   // the parsed file, nil for a system
 	only  *regexp.Regexp               // of model.function; nil: all
 	// backend is what programs are planned for; nil: processors.
-	backend kernel.Backend
+	backend pipeline.Backend
 }
 
 // The stages after the graph passes.
@@ -58,7 +57,7 @@ func (in *input) reparse(name, src string) func() ([]*ir.Module, error) {
 	}
 }
 
-func (in *input) target() kernel.Backend {
+func (in *input) target() pipeline.Backend {
 	if in.backend == nil {
 		return cpu.Backend{}
 	}

@@ -23,13 +23,11 @@ type whole struct{}
 func (whole) Tile(k *kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (whole) Pack(k *kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
 func (whole) Copied(k *kern.Kernel, i int) int        { return 0 }
-func (whole) Rates() kern.Rates                       { return kern.Rates{} }
 
 // copying is a backend that copies each element of an operand once.
 type copying struct{ whole }
 
 func (copying) Copied(k *kern.Kernel, i int) int { return k.Bufs[k.FindContract().Args[i].Buf].Len }
-func (copying) Rates() kern.Rates                { return kern.Rates{} }
 
 func tensor(r *rand.Rand, t ir.Type, idx int) *ir.Tensor {
 	x := ir.NewTensor(t)

@@ -18,8 +18,6 @@ type Backend interface {
 	// the generator copies, counting again what it copies more than once: each
 	// would go through a prologue. It is 0 for an operand read in place.
 	Copied(k *kern.Kernel, i int) int
-	// Rates say how long kernels take, roughly.
-	Rates() kern.Rates
 }
 
 // chunkWork is the work of one chunk in node evaluations: about 0.1 ms, small

@@ -68,9 +68,15 @@ func init() {
 	}
 }
 
+// Backend is a kind of device: how it cuts kernels, and how long they take.
+type Backend interface {
+	kernel.Backend
+	Rates() kern.Rates
+}
+
 // Options say how to compile.
 type Options struct {
-	Backend kernel.Backend
+	Backend Backend
 	// Observe, when set, sees every function after it is built ("build") and
 	// after every pass.
 	Observe func(stage string, m *ir.Module, f *ir.Func)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -13,14 +14,11 @@ import (
 	"github.com/gouache-ml/gouache/ops"
 )
 
-type uncut struct{}
+type uncut struct{ cpu.Backend }
 
 func (uncut) Tile(k *kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (uncut) Pack(k *kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
 func (uncut) Copied(k *kern.Kernel, i int) int        { return k.Bufs[k.FindContract().Args[i].Buf].Len }
-func (uncut) Rates() kern.Rates {
-	return kern.Rates{Product: 77, Narrow: 77, Template: 28, Loop: 20, Bytes: 23, Launch: 600}
-}
 
 // compiled are the tiny models after a change to each.
 func compiled(t *testing.T, change func(i int, m *ir.Module)) []*plan.Model {

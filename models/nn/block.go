@@ -21,6 +21,8 @@ type Block struct {
 	Eps                float64 // of the layer norms; 0 is 1e-5
 }
 
+func (c Block) hidden() int { return cmp.Or(c.MLP, MLPWidth) * c.Dim }
+
 // Attend is what a block does with queries, keys and values [B,T,H,D].
 type Attend func(q, k, v *ir.Value) *ir.Value
 
@@ -56,7 +58,7 @@ func (c Block) Apply(s Scope, i, batch int, x *ir.Value, attend Attend) *ir.Valu
 	})
 	f.Region(fmt.Sprintf("%smlp%d", s.prefix, i), true, func() {
 		n := LayerNorm(l, "mlp.norm", x, eps)
-		h := ops.QuickGELU(Linear(l, "mlp.in", n, cmp.Or(c.MLP, MLPWidth)*c.Dim, c.In))
+		h := ops.QuickGELU(Linear(l, "mlp.in", n, c.hidden(), c.In))
 		x = ops.Add(x, Linear(l, "mlp.out", h, c.Dim, c.Back))
 	})
 	return x
@@ -73,7 +75,9 @@ const MLPWidth = 4
 func SparseTransformer(dim, heads, layers, mlp int) Block {
 	std := func(fanIn int) float64 { return math.Sqrt(0.125 / float64(fanIn)) }
 	shrink := 1 / math.Sqrt(float64(2*layers))
-	return Block{Dim: dim, Heads: heads, MLP: mlp, QKV: std(dim), Out: std(dim) * shrink, In: std(dim), Back: std(cmp.Or(mlp, MLPWidth)*dim) * shrink}
+	c := Block{Dim: dim, Heads: heads, MLP: mlp, QKV: std(dim), Out: std(dim) * shrink, In: std(dim)}
+	c.Back = std(c.hidden()) * shrink
+	return c
 }
 
 // CLIPTransformer gives the block CLIP's initialisation: d^-1/2 for queries,

@@ -1,6 +1,10 @@
 package system
 
-import "github.com/gouache-ml/gouache/ir"
+import (
+	"fmt"
+
+	"github.com/gouache-ml/gouache/ir"
+)
 
 // Choices are what can be chosen when a system is compiled, as a command's flags.
 type Choices struct {
@@ -12,11 +16,14 @@ type Choices struct {
 
 // Build makes a system's modules as chosen.
 func (c Choices) Build(s System) ([]*ir.Module, error) {
-	s, err := s.Resized(c.Set)
-	if err != nil {
-		return nil, err
+	build := s.Build
+	if len(c.Set) > 0 {
+		if s.resized == nil {
+			return nil, fmt.Errorf("-set %s: the sizes of system %q are in its source alone", c.Set[0], s.Name)
+		}
+		build = func() ([]*ir.Module, error) { return s.resized(c.Set) }
 	}
-	ms, err := s.Build()
+	ms, err := build()
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,5 @@
 //
 // It holds the type, the registry and what can be chosen when a system is compiled
 // (Choices), so that a module outside this repository can register systems of its
-// own. The systems that come with the
-// compiler are in package systems.
+// own. The systems that come with the compiler are in package systems.
 package system

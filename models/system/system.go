@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/runtime/config"
 )
 
 // System is a set of models compiled together, such as autoencoder,
@@ -21,7 +22,7 @@ type System struct {
 	// command calls; without one, only the package is generated.
 	Runner string
 
-	resize func(settings []string) (System, error) // of a system that is Sized
+	resized func(settings []string) ([]*ir.Module, error) // Build with other sizes, of a system that is Sized
 }
 
 var (
@@ -29,6 +30,20 @@ var (
 	systems = map[string]System{}
 	refused = map[string]error{} // by name
 )
+
+// Sized is s with a Build that makes modules of the given sizes, a struct, which
+// Choices can set: by the names of its fields with dots between them, in any case.
+func Sized[T any](s System, sizes T, build func(T) ([]*ir.Module, error)) System {
+	s.Build = func() ([]*ir.Module, error) { return build(sizes) }
+	s.resized = func(settings []string) ([]*ir.Module, error) {
+		changed := sizes
+		if err := config.Load(&changed, "", settings); err != nil {
+			return nil, fmt.Errorf("-set: %w", err)
+		}
+		return build(changed)
+	}
+	return s
+}
 
 // Register enters s; a name can be registered once. What is wrong with s is
 // also what Lookup says of its name, so an init function may ignore the error.

@@ -35,45 +35,31 @@ func TestSizesAreSetByName(t *testing.T) {
 	type part struct {
 		Layers int
 		Rate   float64
-		Wide   bool
-		name   string
+		Moment ir.DType
 	}
 	type sizes struct {
 		Prior  part
 		Preset string
-		List   []int
 	}
+	own := sizes{Prior: part{Layers: 3}}
 	var got sizes
-	s := Sized(System{Name: "sized"}, sizes{Prior: part{Layers: 3}}, func(s sizes) ([]*ir.Module, error) { got = s; return nil, nil })
+	s := Sized(System{Name: "sized"}, own, func(s sizes) ([]*ir.Module, error) { got = s; return nil, nil })
 	for _, c := range []struct {
-		set  string // with semicolons between settings
+		set  string
 		want sizes
 		err  string
 	}{
-		{"", sizes{Prior: part{Layers: 3}}, ""},
-		{"prior.layers=5;PRIOR.rate=1e-3;prior.wide=true;preset=bf16", sizes{Prior: part{Layers: 5, Rate: 1e-3, Wide: true}, Preset: "bf16"}, ""},
-		{"prior.layers=5;prior.layers=6", sizes{Prior: part{Layers: 6}}, ""},
-		{"prior.layers", sizes{}, "-set prior.layers: want KEY=VALUE"},
-		{"prior.depth=5", sizes{}, `there is no "depth"; one of layers, rate, wide`},
-		{"prior.name=x", sizes{}, `there is no "name"`},
-		{"prior=5", sizes{}, "it has sizes of its own: layers, rate, wide"},
-		{"preset.x=5", sizes{}, "there is nothing below it; leave out .x"},
-		{"prior.layers=many", sizes{}, `"many" is no int`},
-		{"list=1", sizes{}, "a []int can't be given as text"},
+		{"prior.layers=5 PRIOR.rate=1e-3 prior.moment=f16 preset=bf16", sizes{part{5, 1e-3, ir.F16}, "bf16"}, ""},
+		{"prior.layers=5 prior.layers=6", sizes{Prior: part{Layers: 6}}, ""},
+		{"", own, ""}, // what was set before is gone
+		{"prior.layers", own, `-set: override "prior.layers": want key=value`},
+		{"prior.layer=5", own, `unknown key "prior.layer"; did you mean "Prior.Layers"?`},
+		{"prior.layers=many", own, `want a whole number, got many`},
 	} {
-		var settings []string
-		if c.set != "" {
-			settings = strings.Split(c.set, ";")
-		}
-		_, err := Choices{Set: settings}.Build(s)
-		if c.err != "" {
-			if err == nil || !strings.Contains(err.Error(), c.err) || !strings.HasPrefix(err.Error(), "-set ") {
-				t.Errorf("%q: %v, want %q", c.set, err, c.err)
-			}
-			continue
-		}
-		if err != nil || got.Prior != c.want.Prior || got.Preset != c.want.Preset {
-			t.Errorf("%q: %+v, %v, want %+v", c.set, got, err, c.want)
+		got = own
+		_, err := Choices{Set: strings.Fields(c.set)}.Build(s)
+		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%q: %+v, %v, want %+v, %q", c.set, got, err, c.want, c.err)
 		}
 	}
 	if _, err := (Choices{Set: []string{"a=1"}}).Build(System{Name: "plain"}); err == nil || !strings.Contains(err.Error(), `system "plain"`) {

@@ -88,10 +88,10 @@ type LogConfig struct {
 	Exponents   int64 `toml:"exponents" comment:"steps between histograms of the gradients' exponents, by part of the model; 0: none"`
 }
 
-// SampleConfig says how the demo and eval draw.
+// SampleConfig says how pictures are drawn and ranked.
 type SampleConfig struct {
 	Captions    int     `toml:"captions" comment:"held-out captions"`
-	Candidates  int     `toml:"candidates" comment:"pictures drawn for each; the best by the contrastive model counts"`
+	Candidates  int     `toml:"candidates" comment:"pictures drawn for each; the best ranked counts"`
 	Temperature float64 `toml:"temperature"`
 	TopK        int     `toml:"top_k" comment:"0: all"`
 	TopP        float64 `toml:"top_p" comment:"1: all"`
@@ -121,8 +121,10 @@ func (c *Config) Validate() error {
 		return errors.New("dvae.tau must be above 0 and dvae.beta not below")
 	case c.Sample.Captions < 1 || c.Sample.Candidates < 1:
 		return errors.New("sample.captions and sample.candidates must be at least 1")
-	case c.Sample.Temperature < 0 || c.Sample.TopK < 0 || c.Sample.TopP <= 0 || c.Sample.TopP > 1:
-		return errors.New("sample.temperature and sample.top_k must not be negative, sample.top_p above 0 and at most 1")
+	case !(c.Sample.Temperature >= 0) || c.Sample.TopK < 0 || !(c.Sample.Likelihood >= 0):
+		return errors.New("sample.temperature, sample.top_k and sample.likelihood must not be negative")
+	case !(c.Sample.TopP > 0 && c.Sample.TopP <= 1):
+		return fmt.Errorf("sample.top_p is %g; want a number above 0 and at most 1", c.Sample.TopP)
 	}
 	for _, d := range []struct {
 		key string

@@ -184,13 +184,9 @@ func MakeTokenizer(c *Config, d *Data, textVocab int, log io.Writer) (*Tokenizer
 // place in the whole run, and returns how many positions are tokens. A caption that
 // dropout makes too long is drawn again, and at last taken whole: chance cuts none.
 func (t *Tokenizer) encodeCaption(dst []int32, caption string, dropout float64, seed, slot uint64) int {
-	const draws = 8
 	chance := bpe.NewSource(dice.Hash(seed, keyCaptions), slot)
 	ids := t.EncodeDropout(caption, dropout, chance)
-	for range draws - 1 {
-		if len(ids) <= len(dst) || dropout <= 0 {
-			break
-		}
+	for draws := 1; len(ids) > len(dst) && draws < 8; draws++ {
 		ids = t.EncodeDropout(caption, dropout, chance)
 	}
 	if len(ids) > len(dst) {

@@ -147,10 +147,14 @@ func (a *app) loop(ctx context.Context, m train.Model, s *train.Stage) error {
 	}
 	a.expect(m, s.Name)
 	err := l.Run(ctx)
-	if err != nil || l.Profile == nil {
+	interrupted := errors.Is(err, train.ErrInterrupted)
+	if l.Profile == nil || err != nil && !interrupted {
 		return err
 	}
-	return a.writeProfile(l.Profile, s.Name)
+	if failed := a.writeProfile(l.Profile, s.Name); !interrupted {
+		return failed
+	}
+	return err
 }
 
 // arenas is the memory that stored tensors and work take in training, 0 where that

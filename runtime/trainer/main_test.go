@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -144,7 +145,7 @@ func TestMistakesAreOneLineWithAdvice(t *testing.T) {
 		{[]string{"sample", "-out", done}, []string{"nothing to draw", "-caption"}},
 		{[]string{"sample", "-out", done, "-caption", "a dog"}, []string{"prior is not trained", "train prior first"}},
 		{[]string{"sample", "-out", done, "-caption", "a dog", "-temperature", "-1"}, []string{"temperature"}},
-		{[]string{"sample", "-out", done, "-caption", "a dog", "-top-p", "2"}, []string{"top-p is 2"}},
+		{[]string{"sample", "-out", done, "-caption", "a dog", "-top-p", "2"}, []string{"sample.top_p is 2"}},
 		{[]string{"eval", "-out", dir + "/c", "data.source=shapes", "data.pictures=3"}, []string{"nothing is trained"}},
 		{[]string{"sample", "dog"}, []string{`"dog"`, "key=value"}},
 	} {
@@ -194,7 +195,7 @@ func TestSnapshotsOfOtherModelsAreRefused(t *testing.T) {
 	}
 }
 
-func TestImagePromptKeepsItsRows(t *testing.T) {
+func TestFlagsAndPromptDecideWhatIsDrawn(t *testing.T) {
 	dir := t.TempDir()
 	if code, _, stderr := trainer(t, append([]string{"train", "-out", dir}, short...)...); code != 0 {
 		t.Fatal(stderr)
@@ -219,6 +220,11 @@ func TestImagePromptKeepsItsRows(t *testing.T) {
 	first := draw("first")
 	if len(first) != 4 || first[0].Caption != "a large blue square, please" {
 		t.Fatalf("%d samples: %+v", len(first), first)
+	}
+	flags := draw("flags", "-temperature", "0.3", "-top-k", "2", "-seed", "9")
+	settings := draw("settings", "sample.temperature=0.3", "sample.top_k=2", "seed=9")
+	if !reflect.DeepEqual(flags, settings) || reflect.DeepEqual(flags, first) {
+		t.Errorf("drawn with flags %v, with the same as settings %v, with neither %v", flags, settings, first)
 	}
 	// The toy encodes what it decodes to one code at least.
 	again := draw("again", "-prompt", filepath.Join(dir, "first", first[0].File), "-prompt-rows", "2")

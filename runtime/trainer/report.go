@@ -110,7 +110,7 @@ func sampleSection(results []sample.Result, j *judged) (metrics.Section, error) 
 		for _, row := range []struct {
 			name string
 			s    score
-		}{{"best by the contrastive model", j.Best}, {"first drawn", j.First}, {"all drawn", j.Any}, {"best, other captions", j.Other}} {
+		}{{"best ranked", j.Best}, {"first drawn", j.First}, {"all drawn", j.Any}, {"best, other captions", j.Other}} {
 			t.Rows = append(t.Rows, []string{row.name, percent(row.s.Shapes), percent(row.s.Sizes), percent(row.s.All), percent(row.s.Singles), percent(row.s.Relations)})
 		}
 		s.Blocks = append(s.Blocks, t)

@@ -26,17 +26,31 @@ type sampleCommand struct {
 	settings
 	Caption     []string `sep:"none" placeholder:"TEXT" help:"What to draw; may be given several times."`
 	HeldOut     int      `placeholder:"N" help:"Draw N captions that training never showed."`
-	Candidates  int      `short:"n" default:"16" help:"Pictures drawn for each caption (${default})."`
-	Top         int      `default:"4" help:"Pictures kept of each, the best by the contrastive model (${default})."`
-	Temperature float64  `default:"1" help:"Below 1 likelier pictures, above 1 more variety (${default})."`
-	TopK        int      `help:"Draw from the K likeliest tokens; 0 is all."`
-	TopP        float64  `default:"1" help:"Draw from the likeliest tokens that together reach P (${default})."`
-	Likelihood  float64  `placeholder:"X" help:"What a nat of the tokens' log-likelihood adds to a picture's cosine when they are ranked; by default 0, the contrastive model alone."`
-	Seed        uint64   `default:"1" help:"Another seed gives other pictures (${default})."`
+	Candidates  *string  `short:"n" placeholder:"N" help:"Pictures drawn for each caption; by default sample.candidates."`
+	Top         int      `default:"4" help:"Pictures kept of each, the best ranked (${default})."`
+	Temperature *string  `placeholder:"X" help:"Below 1 likelier pictures, above 1 more variety; by default sample.temperature."`
+	TopK        *string  `placeholder:"K" help:"Draw from the K likeliest tokens, 0 is all; by default sample.top_k."`
+	TopP        *string  `placeholder:"P" help:"Draw from the likeliest tokens that together reach P; by default sample.top_p."`
+	Likelihood  *string  `placeholder:"X" help:"What a nat of the tokens' log-likelihood adds to a picture's cosine when they are ranked; by default sample.likelihood, where 0 is the contrastive model alone."`
+	Seed        *uint64  `placeholder:"N" help:"Another seed gives other pictures; by default the run's."`
 	NoRank      bool     `help:"Keep the order of drawing; needs no contrastive model."`
 	Prompt      string   `placeholder:"FILE" help:"Picture (PNG or JPEG) whose top rows are given; the rest is drawn."`
 	PromptRows  int      `placeholder:"ROWS" help:"Rows of tokens given; by default half."`
 	To          string   `placeholder:"DIR" help:"Where pictures go; by default samples in the run's folder."`
+}
+
+// overrides are the settings, and the flags that stand for one.
+func (c *sampleCommand) overrides() ([]string, error) {
+	all, err := c.settings.overrides()
+	for _, f := range []struct {
+		key  string
+		flag *string
+	}{{"candidates", c.Candidates}, {"temperature", c.Temperature}, {"top_k", c.TopK}, {"top_p", c.TopP}, {"likelihood", c.Likelihood}} {
+		if f.flag != nil {
+			all = append(all, "sample."+f.key+"="+*f.flag)
+		}
+	}
+	return all, err
 }
 
 func (c *sampleCommand) run(ctx context.Context, a *app) error {
@@ -51,8 +65,8 @@ func (c *sampleCommand) run(ctx context.Context, a *app) error {
 	switch {
 	case len(captions) == 0:
 		return errors.New(`nothing to draw: give -caption "a small red circle", or -held-out N`)
-	case c.Candidates < 1 || c.Top < 1:
-		return fmt.Errorf("-n is %d and -top %d; want at least 1", c.Candidates, c.Top)
+	case c.Top < 1:
+		return fmt.Errorf("-top is %d; want at least 1", c.Top)
 	case c.PromptRows != 0 && c.Prompt == "":
 		return errors.New("-prompt-rows needs -prompt")
 	}
@@ -61,7 +75,10 @@ func (c *sampleCommand) run(ctx context.Context, a *app) error {
 			return errors.New("-caption is empty; say what to draw")
 		}
 	}
-	o := sample.Options{Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP, Likelihood: c.Likelihood, Seed: c.Seed}
+	o := a.sampleOptions()
+	if c.Seed != nil {
+		o.Seed = *c.Seed
+	}
 	if err := o.Check(); err != nil {
 		return err
 	}
@@ -78,7 +95,7 @@ func (c *sampleCommand) run(ctx context.Context, a *app) error {
 	} else if err := os.MkdirAll(dir, 0o777); err != nil { // before the work, which would be lost
 		return fmt.Errorf("%w; check -to", err)
 	}
-	results, err := a.draw(ctx, captions, c.Candidates, !c.NoRank, given, o)
+	results, err := a.draw(ctx, captions, a.cfg.Sample.Candidates, !c.NoRank, given, o)
 	if err != nil {
 		return err
 	}

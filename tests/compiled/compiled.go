@@ -9,7 +9,6 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/toolchain"
 	"github.com/gouache-ml/gouache/codegen/cuda"
-	"github.com/gouache-ml/gouache/codegen/kernel"
 	"github.com/gouache-ml/gouache/codegen/load"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
@@ -51,7 +50,7 @@ func NewBatch(name string) *Batch {
 // Add plans modules. With fine set their loop kernels are cut into chunks as
 // small as the code generator allows, so that small tensors have several.
 func (b *Batch) Add(fine bool, modules ...*ir.Module) error {
-	var backend kernel.Backend = cpu.Backend{}
+	var backend pipeline.Backend = cpu.Backend{}
 	if Device() != "" {
 		backend = cuda.Backend{}
 	}

@@ -3,6 +3,7 @@ package parity
 import (
 	"testing"
 
+	"github.com/gouache-ml/gouache/codegen/cpu"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
@@ -43,14 +44,11 @@ func (m machine) set(g string, data []float64) { copy(m.Globals[g].Data, data) }
 type evaluated struct{ *plan.Evaluator }
 
 // uncut is a backend that leaves kernels whole.
-type uncut struct{}
+type uncut struct{ cpu.Backend }
 
 func (uncut) Tile(*kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (uncut) Pack(*kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
 func (uncut) Copied(k *kern.Kernel, i int) int      { return k.Bufs[k.FindContract().Args[i].Buf].Len }
-func (uncut) Rates() kern.Rates {
-	return kern.Rates{Product: 77, Narrow: 77, Template: 28, Loop: 20, Bytes: 23, Launch: 600}
-}
 
 func planned(t *testing.T, m *ir.Module) model {
 	t.Helper()
