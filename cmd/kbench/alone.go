@@ -199,8 +199,12 @@ func (b *bench) restore(all bool) {
 
 func (b *bench) launches(n int) time.Duration {
 	start := time.Now()
+	run := b.pool.Run
+	if device.Streams(b.k.FLOPs, int64(b.k.Traffic())) {
+		run = b.pool.Stream
+	}
 	for range n {
-		b.pool.Run(b.fn, b.arena.Addr(0), b.k.Chunks)
+		run(b.fn, b.arena.Addr(0), b.k.Chunks)
 	}
 	return time.Since(start)
 }

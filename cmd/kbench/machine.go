@@ -135,12 +135,18 @@ func newMachine(ctx context.Context, tools *toolchain.Tools, t *build.Target, th
 	if m.lib, err = device.Load(so); err != nil {
 		return nil, err
 	}
-	l1, l2 := device.Caches()
-	for _, n := range []int{threads * l1 / 2, threads * l2 / 2, 2 * threads * l2, 8 * threads * l2, memoryBytes} {
-		m.levels = append(m.levels, level{bytes: n})
+	l1, l2, l3 := device.Caches()
+	for _, n := range []int{threads * l1 / 2, threads * l2 / 2, 2 * threads * l2, 8 * threads * l2, l3 / 4 * 3, memoryBytes} {
+		if len(m.levels) == 0 || n > m.levels[len(m.levels)-1].bytes {
+			m.levels = append(m.levels, level{bytes: n})
+		}
 	}
 	if m.arena, err = device.NewArena(int64(4096 + memoryBytes)); err != nil {
 		return nil, err
+	}
+	// Memory that was never written is one page of zeros, in the caches.
+	for b := m.arena.Bytes(0, 4096+memoryBytes); len(b) > 0; b = b[min(4096, len(b)):] {
+		b[0] = 0
 	}
 	for _, n := range []int{1, threads} {
 		p, err := device.NewPool(device.PoolOptions{Workers: n})

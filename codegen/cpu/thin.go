@@ -6,21 +6,17 @@ import (
 
 // A thin product has a few rows, such as one position of every stream of a
 // batch, and a right operand that is a matrix stored by rows: the weights. It
-// takes as long as reading them once. Chunks are strips of columns, so that a
-// row of a strip is one run of memory, and what comes next is fetched ahead.
-//
-// The rows of most matrices are multiples of 4 KiB apart, where they share the
-// sets of the L1 cache. So a product of more rows than one register tile takes,
-// which reads the weights more than once, first copies a block of both operands
-// to where it stays in that cache. The block after it is fetched to the L2 cache
-// meanwhile; where rows are multiples of 16 KiB apart, that has room for fewer.
+// takes as long as reading them once, so it reads them as memory gives them
+// fastest: a few rows of weights side by side, as far along as the chunks go that a
+// worker has taken together. What is summed of the result meanwhile stays in the L1
+// cache.
 
 const (
 	thinRows    = 16
-	thinColumns = 128 // of a strip: 512 bytes of each row
-	thinDepth   = 32  // most rows of weights in a block: 16 KiB, in the L1 cache
-	thinAhead   = 24  // rows to fetch ahead where each is read once
-	thinHigh    = 4   // rows of a register tile
+	thinColumns = 128  // of a chunk, a strip of columns
+	thinSums    = 4096 // of the result that are summed at a time: 16 KiB
+	thinHigh    = 4    // rows of a register tile
+	thinWide    = 2    // and its vectors
 )
 
 // thin reports whether g is a thin product.
@@ -54,12 +50,8 @@ func (g *Gemm) thinCut() bool {
 	return g.Rows >= rows && g.Cols == cols
 }
 
-// thinScratch is the bytes of a strip of the result and of a block of both
-// operands.
-func (g *Gemm) thinScratch() int {
-	m := product(g.M)
-	return 4 * (m*thinColumns + thinDepth*thinColumns + m*thinDepth)
-}
+// thinScratch is the bytes of the sums.
+func (g *Gemm) thinScratch() int { return 4 * thinSums }
 
 // thinKernel emits one thin product.
 type thinKernel struct {
@@ -67,17 +59,10 @@ type thinKernel struct {
 	g                  *Gemm
 	t                  *build.Target
 	m, n, k            int
+	pitch              int // between rows of the sums
 	aRow, aStep, bStep int
 	args, batch        V
-	a, b, c            V // operands and the strip's result, rows thinColumns apart
-}
-
-// block is some rows of weights, and what they are multiplied with.
-type block struct {
-	a, b               V
-	aRow, aStep, bStep int
-	next               V // what will be read of b later, bStep of the kernel apart
-	locality           int
+	a, b, c            V // operands, from the first column on the right one, and sums
 }
 
 // emitThin adds a thin product to m.
@@ -88,191 +73,97 @@ func emitThin(m *build.Module, g *Gemm) {
 	l.bStep = stepOf(g.B.dims(g.K, sumOfK))
 	_, width := g.thinTile()
 	strips := ceilDiv(l.n, width)
-	f.Range(c0, c1, c64(1), func(chunk V) {
+	together := 1
+	if product(g.Batch) == 1 {
+		together = min(strips, thinSums/l.m/width)
+	}
+	l.pitch = together * width
+	f.Range(c0, c1, c64(together), func(chunk V) {
 		l.batch = f.UDiv(chunk, c64(strips))
-		col := f.Mul(f.URem(chunk, c64(strips)), c64(width))
+		strip := f.URem(chunk, c64(strips))
+		from := f.Mul(strip, c64(width))
+		to := f.Min(f.Mul(f.Add(strip, f.Min(c64(together), f.Sub(c1, chunk))), c64(width)), c64(l.n))
 		position := digits(f, l.batch, g.Batch)
 		l.a = g.A.base(f, args, position)
-		l.b = f.At(g.B.base(f, args, position), col)
-		rest := l.n % width
-		switch {
-		case rest == 0:
-			l.strip(col, width)
-		case l.n < width:
-			l.strip(col, rest)
-		default:
-			f.If(f.Le(f.Add(col, c64(width)), c64(l.n)), func() []V { l.strip(col, width); return nil }, func() []V { l.strip(col, rest); return nil })
-		}
+		l.b = f.At(g.B.base(f, args, position), from)
+		l.strips(from, f.Sub(to, from))
 	})
 	f.Return()
 }
 
-// strip emits cols columns from col.
-func (l *thinKernel) strip(col V, cols int) {
-	vectors := ceilDiv(cols, l.t.Lanes)
-	if l.m > thinHigh {
-		l.blocks(cols, vectors)
-		l.finish(col, cols, vectors)
-		return
+// strips emits cols columns from one on.
+func (l *thinKernel) strips(from, cols V) {
+	depth := 8
+	if l.m > thinHigh/2 {
+		depth = 8
 	}
-	registers := 16
-	if l.t.Lanes == 8 {
-		registers = 8
+	whole := l.k - l.k%depth
+	l.rows(c64(0), min(depth, l.k), cols, true)
+	l.Range(c64(depth), c64(whole), c64(depth), func(k V) { l.rows(k, depth, cols, false) })
+	if l.k > depth {
+		l.Range(c64(max(whole, depth)), c64(l.k), c64(1), func(k V) { l.rows(k, 1, cols, false) })
 	}
-	// A tile as wide as the strip passes over the weights once.
-	wide := max(1, min(registers/l.m, vectors))
-	depth, ahead := l.k, thinAhead
-	if wide < vectors {
-		depth, ahead = thinDepth, thinDepth
-	}
-	l.Range(c64(0), c64(l.k), c64(depth), func(k0 V) {
-		x := block{aRow: l.aRow, aStep: l.aStep, bStep: l.bStep, locality: 3}
-		x.a, x.b = l.At(l.a, l.Mul(k0, c64(l.aStep))), l.At(l.b, l.Mul(k0, c64(l.bStep)))
-		x.next = l.Offset(x.b, ahead*l.bStep)
-		n := l.Min(c64(depth), l.Sub(c64(l.k), k0))
-		for at := 0; at < vectors; at += wide {
-			l.tile(x, k0, n, 0, l.m, at, min(wide, vectors-at), cols)
-		}
-	})
-	l.finish(col, cols, vectors)
-}
-
-// blocks emits a strip whose operands are copied block by block.
-func (l *thinKernel) blocks(cols, vectors int) {
-	registers := 16
-	if l.t.Lanes == 8 {
-		registers = 12
-	}
-	parts := ceilDiv(vectors, registers/thinHigh)
-	tall := ceilDiv(l.m, thinHigh)
-	depth := thinDepth
-	if l.bStep%(16<<10/4) == 0 {
-		depth /= 2
-	}
-	x := block{aRow: thinDepth, aStep: 1, bStep: thinColumns, locality: 2}
-	x.b = l.Offset(l.c, l.m*thinColumns)
-	x.a = l.Offset(x.b, thinDepth*thinColumns)
-	l.Range(c64(0), c64(l.k), c64(depth), func(k0 V) {
-		n := l.Min(c64(depth), l.Sub(c64(l.k), k0))
-		from := l.At(l.b, l.Mul(k0, c64(l.bStep)))
-		l.copyA(l.At(l.a, l.Mul(k0, c64(l.aStep))), x.a, n)
-		l.Range(c64(0), n, c64(1), func(k V) {
-			row, to := l.At(from, l.Mul(k, c64(l.bStep))), l.At(x.b, l.Mul(k, c64(thinColumns)))
-			for v := range vectors {
-				l.Store(l.MaskLoad(l.Module.Vec(), l.Offset(row, v*l.t.Lanes), l.inside(v, cols)), l.Offset(to, v*l.t.Lanes))
+	for r := range l.m {
+		l.vectors(cols, l.t.NV, func(at V, n int, mask V) {
+			s := &Segment{Args: l.args, Batch: l.batch, Row: c64(r), Col: l.Add(from, at)}
+			for v := range n {
+				s.Acc = append(s.Acc, l.Load(l.Module.Vec(), l.sum(r, at, v)))
 			}
+			if mask != nil {
+				s.Mask = []V{mask}
+			}
+			l.g.Epilogue(l.Func, s)
 		})
-		x.next = l.Offset(from, depth*l.bStep)
-		for p := range parts {
-			at, end := p*vectors/parts, (p+1)*vectors/parts
-			for r := range tall {
-				first, last := r*l.m/tall, (r+1)*l.m/tall
-				l.tile(x, k0, n, first, last-first, at, end-at, thinColumns)
-			}
-		}
-	})
-}
-
-// copyA copies n elements of each row of the left operand, to rows thinDepth
-// apart.
-func (l *thinKernel) copyA(from, to, n V) {
-	l.Range(c64(0), c64(l.m), c64(1), func(r V) {
-		row, out := l.At(from, l.Mul(r, c64(l.aRow))), l.At(to, l.Mul(r, c64(thinDepth)))
-		whole := V(c64(0))
-		if l.aStep == 1 {
-			whole = l.And(n, c64(-l.t.Lanes))
-			l.Range(c64(0), whole, c64(l.t.Lanes), func(k V) { l.Store(l.Load(l.Module.Vec(), l.At(row, k)), l.At(out, k)) })
-		}
-		l.Range(whole, n, c64(1), func(k V) { l.Store(l.Load(build.F32, l.At(row, l.Mul(k, c64(l.aStep)))), l.At(out, k)) })
-	})
-}
-
-// inside is the mask of vector v of cols columns, nil for a whole one.
-func (l *thinKernel) inside(v, cols int) V {
-	if left := cols - v*l.t.Lanes; left < l.t.Lanes {
-		return laneMask(l.t.Lanes, left)
 	}
-	return nil
 }
 
-// tile adds the products of x's n rows of weights, which begin with row k0, to a
-// tile of the strip, of so many rows from r and nv vectors from at.
-func (l *thinKernel) tile(x block, k0, n V, r, rows, at, nv, cols int) {
+// vectors covers cols columns by wide vectors, then single ones, then by a part of one.
+func (l *thinKernel) vectors(cols V, wide int, body func(at V, n int, mask V)) {
 	lanes := l.t.Lanes
-	vec := l.Module.Vec()
-	place := func(i, v int) V { return l.Offset(l.c, (r+i)*thinColumns+(at+v)*lanes) }
-	acc := l.If(l.Eq(k0, c64(0)), func() []V {
-		out := make([]V, rows*nv)
-		for i := range out {
-			out[i] = build.FloatOf(vec, 0)
-		}
-		return out
-	}, func() []V {
-		out := make([]V, rows*nv)
-		for i := range out {
-			out[i] = l.Load(vec, place(i/nv, i%nv))
-		}
-		return out
-	})
-	line := max(1, 16/lanes) // vectors of a cache line
-	step := func(k V, u int, acc []V) []V {
-		b := l.Offset(l.At(x.b, l.Mul(k, c64(x.bStep))), at*lanes+u*x.bStep)
-		next := l.Offset(l.At(x.next, l.Mul(k, c64(l.bStep))), at*lanes+u*l.bStep)
-		for v := 0; v < nv && r == 0; v += line {
-			l.Prefetch(l.Offset(next, v*lanes), false, x.locality)
-		}
-		a := l.Offset(l.At(x.a, l.Mul(k, c64(x.aStep))), r*x.aRow+u*x.aStep)
-		ys := make([]V, nv)
-		for v := range ys {
-			ys[v] = l.MaskLoad(vec, l.Offset(b, v*lanes), l.inside(at+v, cols))
-		}
-		acc = append([]V(nil), acc...)
-		for i := 0; i < rows; i++ {
-			s := l.Splat(lanes, l.Load(build.F32, l.Offset(a, i*x.aRow)))
-			for v := range ys {
-				acc[i*nv+v] = l.FMA(s, ys[v], acc[i*nv+v])
-			}
-		}
-		return acc
-	}
-	const u = 4
-	whole := l.And(n, c64(-u))
-	acc = l.For(c64(0), whole, c64(u), acc, func(k V, acc []V) []V {
-		for i := 0; i < u; i++ {
-			acc = step(k, i, acc)
-		}
-		return acc
-	})
-	if l.k%u > 0 {
-		acc = l.For(whole, n, c64(1), acc, func(k V, acc []V) []V { return step(k, 0, acc) })
-	}
-	for i, y := range acc {
-		l.Store(y, place(i/nv, i%nv))
+	many, whole := l.And(cols, c64(-wide*lanes)), l.And(cols, c64(-lanes))
+	l.Range(c64(0), many, c64(wide*lanes), func(at V) { body(at, wide, nil) })
+	l.Range(many, whole, c64(lanes), func(at V) { body(at, 1, nil) })
+	if rest := l.n % lanes; rest > 0 {
+		l.Range(whole, cols, c64(lanes), func(at V) { body(at, 1, laneMask(lanes, rest)) })
 	}
 }
 
-// finish runs the epilogue over the strip.
-func (l *thinKernel) finish(col V, cols, vectors int) {
-	lanes, nv := l.t.Lanes, l.t.NV
-	segment := func(row, at V, n int, masks []V) {
-		s := &Segment{Args: l.args, Batch: l.batch, Row: row, Col: l.Add(col, at), Mask: masks}
-		p := l.At(l.c, l.Add(l.Mul(row, c64(thinColumns)), at))
-		for v := 0; v < n; v++ {
-			s.Acc = append(s.Acc, l.Load(l.Module.Vec(), l.Offset(p, v*lanes)))
-		}
-		l.g.Epilogue(l.Func, s)
-	}
-	whole := cols / (nv * lanes)
-	l.Range(c64(0), c64(l.m), c64(1), func(row V) {
-		l.Range(c64(0), c64(whole*nv*lanes), c64(nv*lanes), func(at V) { segment(row, at, nv, nil) })
-		if n := vectors - whole*nv; n > 0 {
-			at := whole * nv * lanes
-			var masks []V
-			if cols%lanes != 0 {
-				masks = make([]V, n)
-				masks[n-1] = laneMask(lanes, cols%lanes)
+// sum is vector v from a column on of row r of the sums.
+func (l *thinKernel) sum(r int, at V, v int) V {
+	return l.Offset(l.At(l.c, at), r*l.pitch+v*l.t.Lanes)
+}
+
+// rows adds the products of depth rows of weights from k on to the sums, or makes
+// them the sums.
+func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
+	lanes, vec := l.t.Lanes, l.Module.Vec()
+	a, b := l.At(l.a, l.Mul(k, c64(l.aStep))), l.At(l.b, l.Mul(k, c64(l.bStep)))
+	l.vectors(cols, thinWide, func(at V, nv int, mask V) {
+		for r := 0; r < l.m; r += thinHigh {
+			high := min(thinHigh, l.m-r)
+			acc := make([]V, high*nv)
+			for i := range acc {
+				acc[i] = build.FloatOf(vec, 0)
+				if !first {
+					acc[i] = l.Load(vec, l.sum(r+i/nv, at, i%nv))
+				}
 			}
-			segment(row, c64(at), n, masks)
+			for u := range depth {
+				row := l.Offset(l.At(b, at), u*l.bStep)
+				ys := make([]V, nv)
+				for v := range ys {
+					ys[v] = l.MaskLoad(vec, l.Offset(row, v*lanes), mask)
+				}
+				for i := range high {
+					x := l.Splat(lanes, l.Load(build.F32, l.Offset(a, (r+i)*l.aRow+u*l.aStep)))
+					for v, y := range ys {
+						acc[i*nv+v] = l.FMA(x, y, acc[i*nv+v])
+					}
+				}
+			}
+			for i, x := range acc {
+				l.Store(x, l.sum(r+i/nv, at, i%nv))
+			}
 		}
 	})
 }

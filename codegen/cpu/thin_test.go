@@ -15,7 +15,8 @@ func TestThinProductsAgreeWithTheEvaluator(t *testing.T) {
 	}{
 		{1, 1, 512, 300, false}, {1, 1, 64, 257, false}, {2, 1, 300, 130, true}, {1, 2, 130, 200, false}, {1, 3, 200, 99, true}, {2, 3, 200, 98, false},
 		{1, 7, 67, 512, false}, {1, 8, 384, 100, false}, {1, 9, 1000, 33, true}, {1, 16, 145, 200, false},
-		// Rows of 16 KiB, sums of several blocks and of a part of one.
+		// Sums that end in a part of a block, columns that end in a part of a vector,
+		// and more columns than are summed at a time.
 		{1, 5, 64, 256, true}, {1, 13, 4096, 70, false}, {1, 4, 512, 33, true}, {1, 6, 200, 90, false},
 	} {
 		k := chunked(matmulKernel(c.batch, c.m, c.n, c.k, c.turned, false, true, ir.F32))

@@ -132,8 +132,13 @@ func (r *Run) Launch(kernel, launch int) {
 
 func (r *Run) launch(kernel, launch int) {
 	k := &r.kernels[kernel]
-	if k.fn == nil {
-		r.pool.Run(k.addr, r.args+uintptr(8*r.first[launch]), k.chunks)
+	switch args := r.args + uintptr(8*r.first[launch]); {
+	case k.fn != nil:
+	case k.stream:
+		r.pool.Stream(k.addr, args, k.chunks)
+		return
+	default:
+		r.pool.Run(k.addr, args, k.chunks)
 		return
 	}
 	args := r.block[r.first[launch]:r.first[launch+1]]

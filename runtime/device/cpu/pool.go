@@ -54,7 +54,8 @@ type Pool struct {
 
 	_          [64]byte
 	unclaimed  atomic.Int64 // chunks nobody has taken yet
-	_          [56]byte
+	shares     atomic.Int64 // see shares; one that is late at worst takes more or fewer chunks
+	_          [48]byte
 	unfinished atomic.Int64 // chunks not done yet
 	_          [56]byte
 	waiting    atomic.Bool // the caller is parked, or about to be
@@ -166,10 +167,19 @@ func (p *Pool) Epoch() time.Time { return p.epoch }
 // Run does the chunks 0 <= c < chunks of a kernel and returns when all are done. args is the
 // address of its argument block, which must lie outside Go's heap (see Arena). Run allocates
 // nothing.
-func (p *Pool) Run(kernel, args uintptr, chunks int) {
+func (p *Pool) Run(kernel, args uintptr, chunks int) { p.run(kernel, args, chunks, shares) }
+
+// Stream is Run for a kernel that waits for memory rather than arithmetic (see Streams): workers
+// take as many chunks in one go as they can, since memory is fastest where one worker reads on and on.
+func (p *Pool) Stream(kernel, args uintptr, chunks int) { p.run(kernel, args, chunks, 1) }
+
+// Streams reports whether a kernel with so many operations on so many bytes waits for memory.
+func Streams(flops, bytes int64) bool { return flops <= 8*bytes }
+
+func (p *Pool) run(kernel, args uintptr, chunks int, shares int64) {
 	p.acquire()
 	p.kernel, p.args = kernel, args
-	p.launch(chunks)
+	p.launch(chunks, shares)
 	p.busy.Store(false)
 }
 
@@ -178,7 +188,7 @@ func (p *Pool) Run(kernel, args uintptr, chunks int) {
 func (p *Pool) RunFunc(chunks int, f func(chunk, worker int)) {
 	p.acquire()
 	p.fn = f
-	p.launch(chunks)
+	p.launch(chunks, shares)
 	p.fn = nil
 	failure := p.failure
 	p.failure = nil
@@ -197,13 +207,14 @@ func (p *Pool) acquire() {
 	}
 }
 
-func (p *Pool) launch(chunks int) {
+func (p *Pool) launch(chunks int, shares int64) {
 	clear(p.times)
 	if chunks <= 0 {
 		return
 	}
 	p.chunks = int64(chunks)
 	p.unfinished.Store(int64(chunks))
+	p.shares.Store(shares)
 	p.unclaimed.Store(int64(chunks))
 	need := min(chunks, p.workers)
 	for w := 1; w < need; w++ {
@@ -215,8 +226,8 @@ func (p *Pool) launch(chunks int) {
 	p.wait()
 }
 
-// shares is how many claims of a worker what is left would make if all were as large as the
-// next: few at first, for processors that pass the counter to and fro lose a tenth of a
+// shares is how many claims of a worker what is left makes, as a rule, if all are as large as
+// the next: few at first, for processors that pass the counter to and fro lose a tenth of a
 // microsecond each time, and single chunks at the end, so that all workers end together.
 const shares = 4
 
@@ -228,7 +239,7 @@ func (p *Pool) work(worker int) {
 		if left == 0 {
 			return
 		}
-		n := max(1, left/int64(shares*p.workers))
+		n := max(1, left/(p.shares.Load()*int64(p.workers)))
 		if !p.unclaimed.CompareAndSwap(left, left-n) {
 			continue
 		}

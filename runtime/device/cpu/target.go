@@ -54,9 +54,9 @@ func orNone(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// Caches returns the sizes in bytes of one core's L1 data cache and L2 cache, or 32 KiB and
-// 1 MiB where the system does not tell.
-func Caches() (l1, l2 int) {
+// Caches returns the sizes in bytes of one core's L1 data cache and L2 cache and of the L3 cache it shares, or 32 KiB,
+// 1 MiB and 0 where the system does not tell.
+func Caches() (l1, l2, l3 int) {
 	l1, l2 = 32<<10, 1<<20
 	for i := 0; i < 8; i++ {
 		dir := "/sys/devices/system/cpu/cpu0/cache/index" + strconv.Itoa(i) + "/"
@@ -70,9 +70,11 @@ func Caches() (l1, l2 int) {
 			l1 = n << 10
 		case "2":
 			l2 = n << 10
+		case "3":
+			l3 = n << 10
 		}
 	}
-	return l1, l2
+	return l1, l2, l3
 }
 
 func readWord(path string) string {
