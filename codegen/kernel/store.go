@@ -67,7 +67,6 @@ func analyse(f *ir.Func, be Backend, force map[*ir.Value]bool) *analysis {
 	for _, v := range f.Reads() {
 		a.stored[v.ID] = true
 	}
-	expandedHeavy := make([]bool, n)
 	for _, in := range f.Body {
 		switch in.Op.(type) {
 		case ops.Strided:
@@ -103,14 +102,14 @@ func analyse(f *ir.Func, be Backend, force map[*ir.Value]bool) *analysis {
 			}
 		}
 		for _, r := range in.Results {
-			a.decide(in, r, must[r.ID], expandedHeavy)
+			a.decide(in, r, must[r.ID])
 		}
 	}
 	return a
 }
 
 // decide settles whether r, a result of in, is stored.
-func (a *analysis) decide(in *ir.Instr, r *ir.Value, must bool, expanded []bool) {
+func (a *analysis) decide(in *ir.Instr, r *ir.Value, must bool) {
 	op, inline := in.Op.(ops.Inline)
 	if !inline {
 		a.stored[r.ID] = true

@@ -29,6 +29,10 @@ var (
 	}
 )
 
+// leanBudget is the memory of the model lean, which is s in less: it computes again as
+// much as that takes.
+const leanBudget = 824 << 20
+
 // PeerDVAE is the discrete VAE of the comparison.
 var PeerDVAE = dvae.Config{
 	ImageSize: 64, Width: 64, Groups: 4, BlocksPerGroup: 2, Stem: 7,
@@ -38,8 +42,8 @@ var PeerDVAE = dvae.Config{
 // PeerGEMM lists matrix products, rows by columns by length of the sums.
 var PeerGEMM = [][3]int{{1280, 512, 512}, {1280, 2048, 512}, {1280, 512, 2048}, {2560, 3072, 1024}, {1024, 1024, 1024}}
 
-// buildPeers makes the modules s, t, s8 and t8 (sampling eight at a time), dvae, gpt2,
-// attention and gemm.
+// buildPeers makes the modules s, t, s8 and t8 (sampling eight at a time), lean, dvae,
+// gpt2, attention and gemm.
 func buildPeers() ([]*ir.Module, error) {
 	var all []*ir.Module
 	add := func(m *ir.Module, err error, name string, programs ...string) error {
@@ -54,8 +58,10 @@ func buildPeers() ([]*ir.Module, error) {
 		m.Name = name
 		if len(programs) > 0 {
 			m.Funcs = slices.DeleteFunc(m.Funcs, func(f *ir.Func) bool { return !slices.Contains(programs, f.Name) })
-			// The peers don't average weights.
-			m.Globals = slices.DeleteFunc(m.Globals, func(g *ir.Global) bool { return g.Role == ir.Average })
+			// The peers don't average weights, and training needs no keys and values of earlier tokens.
+			m.Globals = slices.DeleteFunc(m.Globals, func(g *ir.Global) bool {
+				return g.Role == ir.Average || g.Role == ir.State && len(m.Funcs) == 1
+			})
 		}
 		all = append(all, m)
 		return nil
@@ -74,7 +80,12 @@ func buildPeers() ([]*ir.Module, error) {
 			return nil, err
 		}
 	}
-	m, err := dvae.Build(PeerDVAE)
+	m, err := dalle.Build(PeerS)
+	if err := add(m, err, "lean", "train"); err != nil {
+		return nil, err
+	}
+	m.Budget = leanBudget
+	m, err = dvae.Build(PeerDVAE)
 	if err := add(m, err, "dvae", "train"); err != nil {
 		return nil, err
 	}

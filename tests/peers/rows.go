@@ -85,6 +85,7 @@ func duels(llmc, gomlx string) []duel {
 			add(fmt.Sprintf("%s step, %s", c, plural(threads)), fmt.Sprintf("-program %s.train -threads %d", m, threads), inputs(m), ways...)
 		}
 	}
+	add("S step, recomputing", "-program lean.train -threads 2", inputs("s"), peer("PyTorch smart fp32", "transformer.py --config S --masks smart --dtype fp32 --threads 2"))
 	for _, c := range []struct {
 		config, model string
 		batch, vocab  int
@@ -159,10 +160,13 @@ func table(fought []outcome, peak float64) []Row {
 		}
 		best := o.best()
 		add(o.name, o.ours.seconds, best.seconds, goal(o.name), "s", best.name)
-		if o.name == "S step, 2 threads" {
+		least := o.leastMemory()
+		switch o.name {
+		case "S step, 2 threads":
 			add("S step, FLOPs", o.ours.gflops, peak, ">=0.80", "GFLOP/s", "measured FMA peak")
-			least := o.leastMemory()
 			add("S step, peak memory", o.ours.peakMB, least.peakMB, "<=0.50", "MB", least.name)
+		case "S step, recomputing":
+			add("S step, recomputing, peak memory", o.ours.peakMB, least.peakMB, "<=0.50", "MB", least.name)
 		}
 	}
 	worst := math.Inf(1)
