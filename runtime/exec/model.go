@@ -245,6 +245,9 @@ func (m *Model) Init(seed uint64) error {
 	if err := m.Err(); err != nil {
 		return err
 	}
+	if m.remote == nil {
+		m.state.Clear()
+	}
 	for i := range m.globals {
 		if m.globals[i].Role != RoleAverage {
 			if err := m.fill(i, seed); err != nil {
@@ -288,7 +291,7 @@ func (m *Model) each(n int, f func(lo, hi int)) {
 	})
 }
 
-// fill gives stored tensor i its initial value.
+// fill gives stored tensor i its initial value. On a processor its memory is clear.
 func (m *Model) fill(i int, seed uint64) error {
 	g := &m.globals[i]
 	m.written(i, g.fixed < 0 && (g.init == "" || g.init == "zeros"))
@@ -296,7 +299,9 @@ func (m *Model) fill(i int, seed uint64) error {
 	case g.fixed >= 0:
 		copy(g.Data, m.spec.Consts[g.fixed:g.fixed+len(g.Data)])
 	case g.init == "" || g.init == "zeros":
-		m.each(len(g.Data), func(lo, hi int) { zero(g.Data[lo:hi]) })
+		if m.remote != nil {
+			m.each(len(g.Data), func(lo, hi int) { zero(g.Data[lo:hi]) })
+		}
 	case g.init == "const":
 		m.each(g.Len(), func(lo, hi int) {
 			for i := lo; i < hi; i++ {

@@ -28,6 +28,9 @@ func NewArena(size int64) (*Arena, error) {
 	return &Arena{mem: mem, size: size}, nil
 }
 
+// Clear makes all of it zero, as it was at first.
+func (a *Arena) Clear() { clearMemory(a.mem) }
+
 // Size returns the number of bytes the arena was made with.
 func (a *Arena) Size() int64 { return a.size }
 

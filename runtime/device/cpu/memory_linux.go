@@ -41,6 +41,13 @@ func mapMemory(size int, huge bool) ([]byte, error) {
 	return mem, nil
 }
 
+// clearMemory makes mapped memory zero by giving its pages back.
+func clearMemory(mem []byte) {
+	if unix.Madvise(mem, unix.MADV_DONTNEED) != nil {
+		clear(mem)
+	}
+}
+
 // PageBytes is the size of the pages that an arena of that size takes memory in.
 func PageBytes(arena int64) int64 {
 	if arena >= hugePage {

@@ -14,6 +14,8 @@ func mapMemory(size int, huge bool) ([]byte, error) {
 	return b[head : int(head)+size : int(head)+size], nil
 }
 
+func clearMemory(mem []byte) { clear(mem) }
+
 // PageBytes is the size of the pages that an arena of that size takes memory in.
 func PageBytes(arena int64) int64 { return int64(os.Getpagesize()) }
 
