@@ -17,6 +17,7 @@ const (
 	thinSums    = 4096 // of the result that are summed at a time: 16 KiB
 	thinHigh    = 4    // rows of a register tile
 	thinWide    = 2    // and its vectors
+	thinDepth   = 8    // rows of weights side by side
 )
 
 // thin reports whether g is a thin product.
@@ -27,7 +28,10 @@ func (g *Gemm) thin() bool {
 	}
 	ao, as := g.A.dims(g.M, outerOf), g.A.dims(g.K, sumOfK)
 	bo, bs := g.B.dims(g.N, outerOf), g.B.dims(g.K, sumOfK)
-	return plain(&g.A, ao, as) && plain(&g.B, bo, bs) && stepOf(bo) == 1
+	matrix := func(op *Operand, outer, sum []dim) bool {
+		return len(op.Guards) == 0 && len(op.More) == 0 && len(outer) <= 1 && len(sum) <= 1
+	}
+	return matrix(&g.A, ao, as) && g.A.Formula == nil && matrix(&g.B, bo, bs) && stepOf(bo) == 1
 }
 
 // thinTile is the tile of a thin product: all rows, one strip. Where long sums
@@ -50,8 +54,8 @@ func (g *Gemm) thinCut() bool {
 	return g.Rows >= rows && g.Cols == cols
 }
 
-// thinScratch is the bytes of the sums.
-func (g *Gemm) thinScratch() int { return 4 * thinSums }
+// thinScratch is the bytes of the sums, and of a block of the left operand.
+func (g *Gemm) thinScratch() int { return 4 * (thinSums + thinRows*thinDepth) }
 
 // thinKernel emits one thin product.
 type thinKernel struct {
@@ -62,7 +66,8 @@ type thinKernel struct {
 	pitch              int // between rows of the sums
 	aRow, aStep, bStep int
 	args, batch        V
-	a, b, c            V // operands, from the first column on the right one, and sums
+	a, b, c            V   // operands, from the first column on the right one, and sums
+	row                run // of the right operand
 }
 
 // emitThin adds a thin product to m.
@@ -71,6 +76,8 @@ func emitThin(m *build.Module, g *Gemm) {
 	l := &thinKernel{Func: f, g: g, t: m.Target, m: product(g.M), n: product(g.N), k: product(g.K), args: args, c: f.Cast(scratch, build.F32)}
 	l.aRow, l.aStep = stepOf(g.A.dims(g.M, outerOf)), stepOf(g.A.dims(g.K, sumOfK))
 	l.bStep = stepOf(g.B.dims(g.K, sumOfK))
+	l.row = run{s: &source{f: f, v: &view{op: &g.B}}}
+	l.row.begin()
 	_, width := g.thinTile()
 	strips := ceilDiv(l.n, width)
 	together := 1
@@ -93,10 +100,7 @@ func emitThin(m *build.Module, g *Gemm) {
 
 // strips emits cols columns from one on.
 func (l *thinKernel) strips(from, cols V) {
-	depth := 8
-	if l.m > thinHigh/2 {
-		depth = 8
-	}
+	const depth = thinDepth
 	whole := l.k - l.k%depth
 	l.rows(c64(0), min(depth, l.k), cols, true)
 	l.Range(c64(depth), c64(whole), c64(depth), func(k V) { l.rows(k, depth, cols, false) })
@@ -138,6 +142,16 @@ func (l *thinKernel) sum(r int, at V, v int) V {
 func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
 	lanes, vec := l.t.Lanes, l.Module.Vec()
 	a, b := l.At(l.a, l.Mul(k, c64(l.aStep))), l.At(l.b, l.Mul(k, c64(l.bStep)))
+	aRow, aStep := l.aRow, l.aStep
+	if op := &l.g.A; op.Elem != nil {
+		wide := l.Offset(l.c, thinSums)
+		for r := range l.m {
+			for u := range depth {
+				l.Store(op.float32(l.Func, l.Load(op.Elem, l.Offset(a, r*aRow+u*aStep))), l.Offset(wide, r*thinDepth+u))
+			}
+		}
+		a, aRow, aStep = wide, thinDepth, 1
+	}
 	l.vectors(cols, thinWide, func(at V, nv int, mask V) {
 		for r := 0; r < l.m; r += thinHigh {
 			high := min(thinHigh, l.m-r)
@@ -149,13 +163,13 @@ func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
 				}
 			}
 			for u := range depth {
-				row := l.Offset(l.At(b, at), u*l.bStep)
+				l.row.src = l.Offset(l.At(b, at), u*l.bStep)
 				ys := make([]V, nv)
 				for v := range ys {
-					ys[v] = l.MaskLoad(vec, l.Offset(row, v*lanes), mask)
+					ys[v] = l.row.vector(c64(0), v*lanes, mask)
 				}
 				for i := range high {
-					x := l.Splat(lanes, l.Load(build.F32, l.Offset(a, (r+i)*l.aRow+u*l.aStep)))
+					x := l.Splat(lanes, l.Load(build.F32, l.Offset(a, (r+i)*aRow+u*aStep)))
 					for v, y := range ys {
 						acc[i*nv+v] = l.FMA(x, y, acc[i*nv+v])
 					}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
 )
 
 func TestThinProductsAgreeWithTheEvaluator(t *testing.T) {
@@ -19,9 +20,31 @@ func TestThinProductsAgreeWithTheEvaluator(t *testing.T) {
 		// and more columns than are summed at a time.
 		{1, 5, 64, 256, true}, {1, 13, 4096, 70, false}, {1, 4, 512, 33, true}, {1, 6, 200, 90, false},
 	} {
-		k := chunked(matmulKernel(c.batch, c.m, c.n, c.k, c.turned, false, true, ir.F32))
+		for i, d := range []ir.DType{ir.F32, ir.F16, ir.BF16} {
+			if i > 0 && c.m%3 != i-1 {
+				continue
+			}
+			k := chunked(matmulKernel(c.batch, c.m, c.n, c.k, c.turned, false, true, d))
+			if g := classify(k).gemm(k); !g.thinCut() {
+				t.Errorf("%+v in %s is not thin", c, d)
+			}
+			ss = append(ss, sample{k: k})
+		}
+	}
+	// Weights that are stored in 32 bits and used in 16.
+	for _, m := range []int{1, 6} {
+		const n, depth = 140, 130
+		b := kern.NewBuilder("rounded")
+		r, c := b.Dim(m), b.Dim(n)
+		v := b.NewVar(depth)
+		i, j, q := kern.V(r), kern.V(c), kern.V(v)
+		x, y := b.Buf("a", ir.BF16, m*depth, kern.In), b.Buf("b", ir.F32, depth*n, kern.In)
+		rounded := operandOf(t, b, []*kern.Var{c, v}, y, q.Scale(n).Add(j), func(b *kern.Builder, x *kern.Node) *kern.Node { return b.Round(ir.BF16, x, nil) })
+		sum := b.ContractOf([]*kern.Var{v}, operandOf(t, b, []*kern.Var{r, v}, x, i.Scale(depth).Add(q), nil), nil, rounded, nil)
+		b.Store(b.Buf("y", ir.F32, m*n, kern.Out), i.Scale(n).Add(j), sum)
+		k := chunked(b.Done())
 		if g := classify(k).gemm(k); !g.thinCut() {
-			t.Errorf("%+v is not thin", c)
+			t.Errorf("%d rows of weights to be rounded are not thin", m)
 		}
 		ss = append(ss, sample{k: k})
 	}

@@ -42,8 +42,8 @@ var PeerDVAE = dvae.Config{
 // PeerGEMM lists matrix products, rows by columns by length of the sums.
 var PeerGEMM = [][3]int{{1280, 512, 512}, {1280, 2048, 512}, {1280, 512, 2048}, {2560, 3072, 1024}, {1024, 1024, 1024}}
 
-// buildPeers makes the modules s, t, s8 and t8 (sampling eight at a time), lean, dvae,
-// gpt2, attention and gemm.
+// buildPeers makes the modules s, t, s8 and t8 (sampling eight at a time), half and half8
+// (s and s8 in the precision paper), lean, dvae, gpt2, attention and gemm.
 func buildPeers() ([]*ir.Module, error) {
 	var all []*ir.Module
 	add := func(m *ir.Module, err error, name string, programs ...string) error {
@@ -79,6 +79,22 @@ func buildPeers() ([]*ir.Module, error) {
 		if err := add(m, err, p.name+"8", "prefill", "decode"); err != nil {
 			return nil, err
 		}
+	}
+	paper, err := ir.ParsePrecision("paper")
+	if err != nil {
+		return nil, err
+	}
+	sizes := PeerS
+	for _, half := range []struct {
+		name  string
+		batch int
+	}{{"half", 1}, {"half8", 8}} {
+		sizes.SampleBatch = half.batch
+		m, err := dalle.Build(sizes)
+		if err := add(m, err, half.name, "prefill", "decode"); err != nil {
+			return nil, err
+		}
+		m.Precision = paper
 	}
 	m, err := dalle.Build(PeerS)
 	if err := add(m, err, "lean", "train"); err != nil {

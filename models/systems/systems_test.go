@@ -139,7 +139,7 @@ func TestPeersHaveTheProgramsThatAreTimed(t *testing.T) {
 			got = append(got, m.Name+"."+f.Name)
 		}
 	}
-	want := []string{"s.train", "s.prefill", "s.decode", "s8.prefill", "s8.decode", "t.train", "t.prefill", "t.decode", "t8.prefill", "t8.decode", "lean.train", "dvae.train", "gpt2.train"}
+	want := []string{"s.train", "s.prefill", "s.decode", "s8.prefill", "s8.decode", "t.train", "t.prefill", "t.decode", "t8.prefill", "t8.decode", "half.prefill", "half.decode", "half8.prefill", "half8.decode", "lean.train", "dvae.train", "gpt2.train"}
 	if len(got) < len(want) || strings.Join(got[:len(want)], " ") != strings.Join(want, " ") {
 		t.Errorf("programs %v, want first %v", got, want)
 	}

@@ -89,8 +89,13 @@ func duels(llmc, gomlx string) []duel {
 	for _, c := range []struct {
 		config, model string
 		batch, vocab  int
-	}{{"S", "s", 1, systems.PeerS.TextVocab}, {"S", "s8", 8, systems.PeerS.TextVocab}, {"T", "t", 1, systems.PeerT.TextVocab}, {"T", "t8", 8, systems.PeerT.TextVocab}} {
-		add(fmt.Sprintf("%s sampling, batch %d", c.config, c.batch), fmt.Sprintf("-sample %s -tokens 128 -threads 2 -in text=%d", c.model, c.vocab), nil,
+	}{{"S", "s", 1, systems.PeerS.TextVocab}, {"S", "s8", 8, systems.PeerS.TextVocab}, {"T", "t", 1, systems.PeerT.TextVocab}, {"T", "t8", 8, systems.PeerT.TextVocab},
+		{"S", "half", 1, systems.PeerS.TextVocab}, {"S", "half8", 8, systems.PeerS.TextVocab}} {
+		name := fmt.Sprintf("%s sampling, batch %d", c.config, c.batch)
+		if strings.HasPrefix(c.model, "half") {
+			name = "16-bit " + name
+		}
+		add(name, fmt.Sprintf("-sample %s -tokens 128 -threads 2 -in text=%d", c.model, c.vocab), nil,
 			peer("PyTorch", fmt.Sprintf("sample.py --config %s --batch %d --tokens 128 --threads 2", c.config, c.batch)))
 	}
 	add("dVAE step", "-program dvae.train -threads 2", inputs("dvae"), peer("PyTorch NHWC", "dvae.py --format nhwc --threads 2"), peer("PyTorch NCHW", "dvae.py --format nchw --threads 2"))

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/ebitengine/purego"
@@ -9,6 +10,8 @@ import (
 
 // link opens the library and looks its functions up.
 func (d *driver) link() error {
+	runtime.LockOSThread() // each thread has an error of its own
+	defer runtime.UnlockOSThread()
 	h, err := purego.Dlopen(d.path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		text := strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), d.path+": ")
