@@ -15,6 +15,7 @@ const (
 	thinRows    = 16
 	thinColumns = 128  // of a chunk, a strip of columns
 	thinSums    = 4096 // of the result that are summed at a time: 16 KiB
+	thinPad     = 16   // between rows of them, a cache line, so that they don't share cache sets with each other
 	thinHigh    = 4    // rows of a register tile
 	thinWide    = 2    // and its vectors
 	thinDepth   = 8    // rows of weights side by side
@@ -55,7 +56,7 @@ func (g *Gemm) thinCut() bool {
 }
 
 // thinScratch is the bytes of the sums, and of a block of the left operand.
-func (g *Gemm) thinScratch() int { return 4 * (thinSums + thinRows*thinDepth) }
+func (g *Gemm) thinScratch() int { return 4 * (thinSums + thinRows*(thinPad+thinDepth)) }
 
 // thinKernel emits one thin product.
 type thinKernel struct {
@@ -84,7 +85,7 @@ func emitThin(m *build.Module, g *Gemm) {
 	if product(g.Batch) == 1 {
 		together = min(strips, thinSums/l.m/width)
 	}
-	l.pitch = together * width
+	l.pitch = together*width + thinPad
 	f.Range(c0, c1, c64(together), func(chunk V) {
 		l.batch = f.UDiv(chunk, c64(strips))
 		strip := f.URem(chunk, c64(strips))
@@ -144,7 +145,7 @@ func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
 	a, b := l.At(l.a, l.Mul(k, c64(l.aStep))), l.At(l.b, l.Mul(k, c64(l.bStep)))
 	aRow, aStep := l.aRow, l.aStep
 	if op := &l.g.A; op.Elem != nil {
-		wide := l.Offset(l.c, thinSums)
+		wide := l.Offset(l.c, thinSums+thinRows*thinPad)
 		for r := range l.m {
 			for u := range depth {
 				l.Store(op.float32(l.Func, l.Load(op.Elem, l.Offset(a, r*aRow+u*aStep))), l.Offset(wide, r*thinDepth+u))
