@@ -125,7 +125,7 @@ func (l *thinKernel) strips(from, cols V) {
 // vectors covers cols columns by wide vectors, then single ones, then by a part of one.
 func (l *thinKernel) vectors(cols V, wide int, body func(at V, n int, mask V)) {
 	lanes := l.t.Lanes
-	many, whole := l.And(cols, c64(-wide*lanes)), l.And(cols, c64(-lanes))
+	many, whole := l.Sub(cols, l.URem(cols, c64(wide*lanes))), l.And(cols, c64(-lanes))
 	l.Range(c64(0), many, c64(wide*lanes), func(at V) { body(at, wide, nil) })
 	l.Range(many, whole, c64(lanes), func(at V) { body(at, 1, nil) })
 	if rest := l.n % lanes; rest > 0 {

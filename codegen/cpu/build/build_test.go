@@ -108,17 +108,19 @@ func TestBranchesMergeValues(t *testing.T) {
 
 func TestMasksLimitLoadsAndStores(t *testing.T) {
 	m := newMachine(t)
+	var lanes int
 	body := func(k *build.Func, args V) {
+		lanes = k.Module.Target.Lanes
 		vt := k.Module.Vec()
 		p := k.SlotPtr(args, 0, build.F32)
-		mask := k.LaneMask(k.Module.Target.Lanes, k.Slot(args, 1))
+		mask := k.LaneMask(lanes, k.Slot(args, 1))
 		v := k.MaskLoad(vt, p, mask)
 		k.MaskStore(k.FAdd(v, build.FloatOf(vt, 1)), k.Offset(p, 100), mask)
 		k.Store(v, k.Offset(p, 200))
 	}
 	for _, rem := range []int64{-5, 0, 1, 3, 100} {
 		m.run(t, body, []int64{0, rem}, func(t *testing.T, _ []int64, f []float32) {
-			for i := 0; i < 8; i++ {
+			for i := range lanes {
 				stored, loaded := float32(i)+1.5, float32(i)+0.5
 				if int64(i) >= rem {
 					stored, loaded = float32(100+i)+0.5, 0
