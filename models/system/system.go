@@ -2,6 +2,7 @@ package system
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -101,15 +102,39 @@ func SetRemat(modules []*ir.Module, name string) error {
 }
 
 // SetBudget makes modules be compiled for an amount of memory each, as
-// ir.ParseBudget reads it; "" leaves them their own.
-func SetBudget(modules []*ir.Module, amount string) error {
-	return setAll(modules, amount, ir.ParseBudget, func(m *ir.Module, n int) error {
-		if m.Remat != ir.NoRemat {
-			return fmt.Errorf("%s: a budget chooses by itself what to compute again; give -remat off in place of %s", m.Name, m.Remat)
+// ir.ParseBudget reads it: one for all, or NAME=AMOUNT for some, with commas
+// between; "" leaves them their own.
+func SetBudget(modules []*ir.Module, amounts string) error {
+	for part := range strings.SplitSeq(amounts, ",") {
+		of := modules
+		if name, amount, ok := strings.Cut(part, "="); ok {
+			part = amount
+			i := slices.IndexFunc(modules, func(m *ir.Module) bool { return m.Name == strings.TrimSpace(name) })
+			if i < 0 {
+				return fmt.Errorf("-budget: there is no model %q; one of %s", name, names(modules))
+			}
+			of = modules[i : i+1]
 		}
-		m.Budget = n
-		return nil
-	})
+		err := setAll(of, part, ir.ParseBudget, func(m *ir.Module, n int) error {
+			if m.Remat != ir.NoRemat {
+				return fmt.Errorf("%s: a budget chooses by itself what to compute again; give -remat off in place of %s", m.Name, m.Remat)
+			}
+			m.Budget = n
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func names(modules []*ir.Module) string {
+	var out []string
+	for _, m := range modules {
+		out = append(out, m.Name)
+	}
+	return strings.Join(out, ", ")
 }
 
 // SetPrecision makes modules be compiled with a preset or a change of one, as

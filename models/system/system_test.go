@@ -66,3 +66,28 @@ func TestSizesAreSetByName(t *testing.T) {
 		t.Errorf("a system without sizes: %v", err)
 	}
 }
+
+func TestBudgetsAreForAllOrByModel(t *testing.T) {
+	for _, c := range []struct {
+		budget string
+		want   [3]int // of prior, clip and one that recomputes
+		err    string
+	}{
+		{"", [3]int{7, 0, 0}, ""},
+		{"1KiB", [3]int{}, "give -remat off in place of blocks"},
+		{"prior=1KiB", [3]int{1024, 0, 0}, ""},
+		{"prior=1KiB,clip=2KiB", [3]int{1024, 2048, 0}, ""},
+		{"other=1KiB", [3]int{}, `-budget: there is no model "other"; one of prior, clip, deep`},
+		{"prior=much", [3]int{}, `unknown budget "much"`},
+		{"deep=1KiB", [3]int{}, "deep: a budget chooses by itself"},
+	} {
+		ms := []*ir.Module{{Name: "prior", Budget: 7}, {Name: "clip"}, {Name: "deep", Remat: ir.RematBlocks}}
+		err := SetBudget(ms, c.budget)
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%q: %v, want %q", c.budget, err, c.err)
+		}
+		if got := [3]int{ms[0].Budget, ms[1].Budget, ms[2].Budget}; err == nil && got != c.want {
+			t.Errorf("%q: %v, want %v", c.budget, got, c.want)
+		}
+	}
+}

@@ -31,7 +31,7 @@ var (
 
 // leanBudget is the memory of the model lean, which is s in less: it computes again as
 // much as that takes.
-const leanBudget = 824 << 20
+const leanBudget = 814 << 20
 
 // PeerDVAE is the discrete VAE of the comparison.
 var PeerDVAE = dvae.Config{
