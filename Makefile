@@ -27,6 +27,8 @@ test: tools
 	go vet ./...
 	go test -timeout 18m ./...
 	GOUACHE_TEST_DEVICE=emu go test -timeout 18m -run '$(EMULATED)' ./tests/compiled ./tests/parity
+	@if $(HAVE_ARM64); then $(RUN_ARM64) -run '$(TEMPLATES)' ./codegen/cpu; \
+	else echo "make test: SKIPPED: no kernel for arm64 has run (.ci/tools.sh qemu-aarch64-static installs an emulator)"; fi
 	@test -n "$$GOUACHE_PTXAS" || command -v ptxas >/dev/null || echo "make test: SKIPPED: ptxas has assembled no kernel (it is NVIDIA's and not free software: .ci/ptxas.sh DIR fetches it, then set GOUACHE_PTXAS=DIR/ptxas)"
 
 bench-peers: tools
@@ -55,14 +57,18 @@ gpu-check: gpu-programs
 # Tests that also run on an emulated GPU: every op, large graphs, and training steps of the three models.
 EMULATED = OpsCompute|LargeGraphsAgree|ModelsMatchPyTorch
 
-# The packages that run machine code; check-long runs their tests on an emulated arm64 as well.
+# An emulated arm64 runs tests of the templates of kernels, where there is one, and in check-long those of all packages that
+# run machine code.
+HAVE_ARM64 = { command -v qemu-aarch64-static && test -e /usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1; } >/dev/null
+RUN_ARM64 = QEMU_LD_PREFIX=/usr/aarch64-linux-gnu GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m
+TEMPLATES = Thin|OddSizes|ByColumns|ReadInPlace|PrologueOnEither|Attention
 ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled ./tests/parity
 
 check-long: test
 	go test -timeout 120m -count=1 -run 'Mutants|Assemble' ./codegen/cuda -long
 	GOUACHE_TEST_DEVICE=emu go test -timeout 120m -count=1 ./tests/compiled ./tests/parity
 	@.ci/tools.sh qemu-aarch64-static
-	QEMU_LD_PREFIX=/usr/aarch64-linux-gnu GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m -count=1 $(ARM64)
+	$(RUN_ARM64) -count=1 $(ARM64)
 
 clean:
 	rm -rf bin out gen/*/
