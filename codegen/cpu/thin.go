@@ -19,6 +19,7 @@ const (
 	thinHigh    = 4    // rows of a register tile
 	thinWide    = 2    // and its vectors
 	thinDepth   = 8    // rows of weights side by side
+	thinAhead   = 16   // rows to fetch ahead, where more than one register tile takes so long that the processor doesn't
 )
 
 // thin reports whether g is a thin product.
@@ -165,6 +166,9 @@ func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
 			}
 			for u := range depth {
 				l.row.src = l.Offset(l.At(b, at), u*l.bStep)
+				if l.m > thinHigh && r == 0 {
+					l.fetch(l.Offset(l.row.src, thinAhead*l.bStep), nv*lanes)
+				}
 				ys := make([]V, nv)
 				for v := range ys {
 					ys[v] = l.row.vector(c64(0), v*lanes, mask)
@@ -181,4 +185,15 @@ func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
 			}
 		}
 	})
+}
+
+// fetch asks for n elements of the right operand.
+func (l *thinKernel) fetch(p V, n int) {
+	line := 16
+	if l.g.B.Elem != nil {
+		line = 32
+	}
+	for i := 0; i < n; i += line {
+		l.Prefetch(l.Offset(p, i), false, 3)
+	}
 }
