@@ -61,7 +61,9 @@ func (r *roles) cost(k *kern.Kernel) int {
 	switch {
 	case g.direct(wants).form != packedForm:
 	case !wants && g.byColumns():
-		c += 10 * points(r.batch) * depth * (points(r.m)*ceilDiv(n, 256) + n*ceilDiv(points(r.m), 104))
+		m := points(r.m)
+		high, wide := columnsTile(points(r.batch), m, n, depth)
+		c += 10 * points(r.batch) * depth * (m*ceilDiv(n, wide) + n*ceilDiv(m, high))
 	default:
 		// Packing an element costs as much as about 30 multiply-adds.
 		c += 30 * rows * depth
@@ -469,19 +471,27 @@ func rowsTile(batches, m, n, depth int, packed bool) (rows, cols int) {
 	return rows, cols
 }
 
+// columnsRows is how many rows a chunk of a weight gradient has at most: 16 whole panels on AVX-512. Its sums,
+// with 256 columns, take less than half of a L2 cache of 512 KiB.
+const columnsRows = 208
+
 // columnsTile cuts a product that packs both operands as rows of columns: a
 // weight gradient. An element of either costs as much as 10 multiply-adds in
 // every chunk, so chunks are as large as the sum allows, high and wide alike.
 func columnsTile(batches, m, n, depth int) (rows, cols int) {
-	// 104 are 8 whole panels; longer than about 5 ms should no chunk take.
-	rows, cols = ceilDiv(m, ceilDiv(m, 104)), cut(n, ceilDiv(n, 256))
+	rows, cols = ceilDiv(m, ceilDiv(m, columnsRows)), cut(n, ceilDiv(n, 256))
+	count := func() int { return batches * ceilDiv(m, rows) * ceilDiv(n, cols) }
+	if count() < 8 {
+		rows = ceilDiv(m, ceilDiv(m, columnsRows/2))
+	}
+	// Longer than about 5 ms should no chunk take.
 	for cols > 64 && rows*cols*depth > 1<<30 {
 		cols = cut(n, 2*ceilDiv(n, cols))
 	}
 	for {
 		// Short chunks are worth it only where there would be one: of 128x128 with sums of 1,408 two
 		// chunks took 1.8 ms, eight, which pack twice as much, 2.5.
-		chunks, least := batches*ceilDiv(m, rows)*ceilDiv(n, cols), chunkWork*2/3
+		chunks, least := count(), chunkWork*2/3
 		if chunks == 1 {
 			least = chunkWork / 8
 		}

@@ -114,7 +114,7 @@ type gemmLayout struct {
 	av, bv                   *view
 	aSum, bSum               bool // the view's rows are the summed dimensions
 	direct                   bool // B is read where it lies
-	wide                     bool // all of a chunk's panels of B are packed at once
+	group                    int  // panels of B that are packed at once, or 0: each by itself
 }
 
 func (g *Gemm) layout(t *build.Target) *gemmLayout {
@@ -124,15 +124,23 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	if !g.Packed {
 		l.bv, l.bSum = oriented(&g.B, g.N, g.K)
 	}
-	if l.aSum && l.bSum {
-		// A panel of B fits in the L1 cache, and the next block of both operands beside this one
-		// in the L2.
+	byColumns := l.aSum && l.bSum
+	if byColumns {
+		// A panel of B fits in the L1 cache; a chunk's sums, its block of A and a group of B's panels,
+		// with what is fetched ahead of both, in the L2.
 		l.kc = kBlock(l.k, t.KC/4)
 	}
 	l.blocks = ceilDiv(l.k, l.kc)
 	l.mc = min(g.Rows, t.MC, l.m)
+	if byColumns {
+		l.mc = min(g.Rows, 2*t.MC, l.m)
+	}
 	l.panels = ceilDiv(l.n, t.NR())
-	l.a = l.take(4 * (l.mc + t.Lanes) * aStride(t))
+	if l.aSum {
+		l.a = l.take(4 * (l.mc*l.kc + (ceilDiv(l.mc, mostRows(t, true))+1)*panelWidth(t)))
+	} else {
+		l.a = l.take(4 * (l.mc + t.Lanes) * aStride(t))
+	}
 	l.ldc = t.NR()
 	rows := t.MR
 	if l.blocks > 1 {
@@ -142,14 +150,15 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	l.tile = l.take(4 * rows * l.ldc)
 	tables, temp := l.av.tableBytes(), 0
 	if l.aSum {
-		temp = 4 * panelTurn * tempStride(t, t.MC)
+		temp = 4 * panelTurn * tempStride(t, l.mc)
 	}
 	if !g.Packed {
 		// Reading B in place saves a copy that one panel of rows would not repay.
 		l.direct = l.bSum && l.m <= t.MR && l.bv.matrix() && g.B.Formula == nil
 		width := t.NR()
-		if l.wide = l.aSum && l.bSum && l.bv.matrix(); l.wide {
-			width = roundUp(min(g.Cols, l.n), t.NR()) + t.NR()
+		if byColumns && l.bv.matrix() {
+			l.group = ceilDiv(groupColumns, t.NR())
+			width *= l.group
 		}
 		l.b = l.take(4 * (l.kc*width + 16))
 		tables = max(tables, l.bv.tableBytes())
@@ -236,14 +245,11 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 				kc := f.Min(build.Int(int64(l.kc)), f.Sub(build.Int(int64(l.k)), k0))
 				finished := f.Eq(f.Add(k0, kc), build.Int(int64(l.k)))
 				if l.aSum {
-					as.packPanels(k0, kc, ms, mc, build.Int(int64(l.m)), count, q, extra, temp, aBlock)
+					as.packPanels(k0, kc, ms, mc, build.Int(int64(l.m)), count, q, extra, temp, aBlock, l.mc)
 				} else {
 					as.load(ms, mc, k0, kc, aBlock, aStride(t))
 				}
-				if l.wide {
-					bs.packRows(k0, kc, first, last, build.Int(int64(l.n)), temp, bPanel)
-				}
-				f.Range(first, last, build.Int(1), func(j V) {
+				panel := func(j, group0 V) {
 					n0 := f.Mul(j, build.Int(nr))
 					rem := f.Sub(build.Int(int64(l.n)), n0)
 					b, ldb, next := bPanel, V(build.Int(nr)), bPanel
@@ -262,8 +268,8 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 						})
 						b, ldb = r[0], r[1]
 						next = b
-					case l.wide:
-						b = f.At(bPanel, f.Mul(f.Sub(j, first), size))
+					case l.group > 0:
+						b = f.At(bPanel, f.Mul(f.Sub(j, group0), size))
 						next = b
 					default:
 						bs.packPanel(l.bSum, k0, kc, n0, rem, temp, bPanel)
@@ -283,8 +289,8 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 							a = panelAt(f, p, r0, kc)
 						}
 						step := V(build.Int(16))
-						if l.aSum && l.av.byRows() && !g.Packed && l.bv.byRows() {
-							ahead, step = l.ahead(f, as, bs, f.Add(f.Mul(f.Sub(j, first), count), p), k0, kc, ms, mc, f.Mul(first, build.Int(nr)), f.Mul(f.Sub(last, first), build.Int(nr)))
+						if l.group > 0 && l.av.byRows() {
+							ahead, step = l.ahead(f, as, bs, f.Add(f.Mul(f.Sub(j, group0), count), p), count, group0, first, last, k0, kc, ms, mc, bPanel)
 						}
 						fetch := func() { g.fetch(f, args, batch, f.Add(ms, r0), rows, n0) }
 						if l.blocks == 1 {
@@ -300,6 +306,15 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 							f.When(finished, done)
 						}
 					})
+				}
+				if l.group == 0 {
+					f.Range(first, last, build.Int(1), func(j V) { panel(j, nil) })
+					return
+				}
+				f.Range(first, last, build.Int(int64(l.group)), func(group0 V) {
+					group1 := f.Min(f.Add(group0, build.Int(int64(l.group))), last)
+					bs.packRows(k0, kc, group0, group1, build.Int(int64(l.n)), temp, bPanel)
+					f.Range(group0, group1, build.Int(1), func(j V) { panel(j, group0) })
 				})
 			})
 		}
@@ -319,21 +334,39 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 	return nil
 }
 
-// ahead is what the micro-kernels' call number i of a block should fetch from two matrices whose
-// rows are k: 32 columns of a quarter of the next block's rows.
-func (l *gemmLayout) ahead(f *build.Func, as, bs *source, i, k0, kc, m0, mc, n0, n V) (next, step V) {
-	sa, sb := f.CeilDiv(mc, 32), f.CeilDiv(n, 32)
-	strips := f.Add(sa, sb)
-	quarter := f.UDiv(i, strips)
-	strip := f.Sub(i, f.Mul(quarter, strips))
-	k := f.Add(f.Add(k0, kc), f.UDiv(f.Mul(quarter, kc), build.Int(4)))
-	at := func(s *source, strip, col V) V {
+// groupColumns is about how many columns of B a weight gradient packs at once: half a KiB of a row, which the
+// processor reads without going back to its page for every line.
+const groupColumns = 128
+
+// ahead is what the micro-kernels' call number i of a group should fetch of two matrices whose rows are k. A
+// call fetches 32 columns of a quarter of a block's rows. Meanwhile come those of the next group's
+// columns of B and its share of A's next block, spread over the calls; others ask for a line they have.
+func (l *gemmLayout) ahead(f *build.Func, as, bs *source, i, count, group0, first, last, k0, kc, m0, mc, near V) (next, step V) {
+	const quarters = 4
+	nr, size := int64(f.Module.Target.NR()), build.Int(int64(l.group))
+	groups := f.CeilDiv(f.Sub(last, first), int64(l.group))
+	group := f.UDiv(f.Sub(group0, first), size)
+	group1 := f.Add(group0, size)
+	ending := f.Le(last, group1)
+	strips := f.Mul(f.CeilDiv(mc, 32), build.Int(quarters))
+	a0, a1 := f.UDiv(f.Mul(strips, group), groups), f.UDiv(f.Mul(strips, f.Add(group, build.Int(1))), groups)
+	ofB := build.Int(int64(quarters * ceilDiv(l.group*int(nr), 32)))
+	wanted := f.Add(ofB, f.Sub(a1, a0))
+	calls := f.Mul(f.Sub(f.Min(group1, last), group0), count)
+	every := f.Max(f.UDiv(calls, wanted), build.Int(1))
+	n := f.UDiv(i, every)
+	use := f.And(f.Lt(n, wanted), f.Eq(f.Mul(n, every), i))
+	at := func(s *source, k, col, n V) V {
+		strip := f.UDiv(n, build.Int(quarters))
+		k = f.Add(k, f.UDiv(f.Mul(f.URem(n, build.Int(quarters)), kc), build.Int(quarters)))
 		return f.At(s.base, f.Add(f.Mul(k, build.Int(int64(stepOf(s.v.rows)))), f.Add(col, f.Mul(strip, build.Int(32)))))
 	}
-	left := f.Lt(strip, sa)
-	next = f.Select(left, at(as, strip, m0), at(bs, f.Sub(strip, sa), n0))
+	left := f.Le(ofB, n)
+	nextA := at(as, f.Add(k0, kc), m0, f.Add(a0, f.Sub(n, ofB)))
+	nextB := at(bs, f.Select(ending, f.Add(k0, kc), k0), f.Mul(f.Select(ending, first, group1), build.Int(nr)), n)
+	next = f.Select(left, nextA, nextB)
 	step = f.Select(left, build.Int(int64(stepOf(l.av.rows))), build.Int(int64(stepOf(l.bv.rows))))
-	return next, step
+	return f.Select(use, next, near), f.Select(use, step, build.Int(0))
 }
 
 // stepOf is the distance of two rows of a linear view.

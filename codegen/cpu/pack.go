@@ -192,8 +192,8 @@ const panelTurn = 8
 // packPanels writes the left block of rows [m0, m0+mc) and columns [k0, k0+kc) to dst, from a
 // view whose rows are k: each of count panels, of q or q+1 rows, holds its rows' elements for the
 // first k, then for the second. A panel of q+1 is among the first extra. Panel p starts at
-// element panelAt.
-func (s *source) packPanels(k0, kc, m0, mc, m, count, q, extra, temp, dst V) {
+// element panelAt. A block has at most most rows.
+func (s *source) packPanels(k0, kc, m0, mc, m, count, q, extra, temp, dst V, most int) {
 	f := s.f
 	t := f.Module.Target
 	width := panelWidth(t)
@@ -242,7 +242,7 @@ func (s *source) packPanels(k0, kc, m0, mc, m, count, q, extra, temp, dst V) {
 		f.Range(most, kc, build.Int(1), turn(1))
 		return
 	}
-	stride := tempStride(t, t.MC)
+	stride := tempStride(t, most)
 	f.Range(build.Int(0), kc, build.Int(panelTurn), func(k V) {
 		n := f.Min(build.Int(panelTurn), f.Sub(kc, k))
 		s.load(f.Add(k0, k), n, m0, mc, temp, stride)
