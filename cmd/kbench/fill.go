@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 )
 
@@ -28,8 +29,9 @@ func fill(x *subject) (*contents, error) {
 	r := &ranges{launches: launch, known: constants(x.model, launch)}
 	var wanted []*plan.Buffer
 	seen := map[*plan.Buffer]bool{}
+	indexing := indexing(x.Kernel)
 	for i, b := range x.example.Args {
-		if _, fixed := r.known[b]; x.Bufs[i].DType == ir.I32 && !fixed && !seen[b] {
+		if _, fixed := r.known[b]; (x.Bufs[i].DType == ir.I32 || indexing[i]) && !fixed && !seen[b] {
 			seen[b] = true
 			wanted = append(wanted, b)
 		}
@@ -47,19 +49,53 @@ func fill(x *subject) (*contents, error) {
 			}
 			copy(data, d)
 		} else {
-			random(data, b.DType, r.known[arg], rng)
+			in, known := r.known[arg]
+			if !known {
+				in = anyInt
+			}
+			random(data, b.DType, in, rng)
 		}
 		c.data = append(c.data, data)
 	}
 	return c, nil
 }
 
-// random fills data with elements of type d; in is the range of integers.
+// indexing tells the float32 buffers of k whose elements are places in others.
+func indexing(k *kern.Kernel) map[int]bool {
+	out := map[int]bool{}
+	seen := map[*kern.Node]bool{}
+	var from func(n *kern.Node)
+	from = func(n *kern.Node) {
+		if seen[n] {
+			return
+		}
+		seen[n] = true
+		if n.Prim == kern.Load && n.Type == ir.F32 {
+			out[n.Buf] = true
+		}
+		for _, a := range n.Args {
+			from(a)
+		}
+	}
+	kern.Walk(k.Body, func(n *kern.Node) {
+		for _, d := range n.At.Ind {
+			from(d.Node)
+		}
+	})
+	return out
+}
+
+// random fills data with elements of type d. in is the range of integers; floats are such integers too where
+// it is known, and normal numbers elsewhere.
 func random(data []byte, d ir.DType, in interval, rng *rand.Rand) {
 	for i := 0; i < len(data)/d.Size(); i++ {
 		switch d {
 		case ir.F32:
-			binary.LittleEndian.PutUint32(data[4*i:], math.Float32bits(float32(rng.NormFloat64())))
+			x := rng.NormFloat64()
+			if !in.unknown {
+				x = float64(in.lo + rng.IntN(in.hi-in.lo+1))
+			}
+			putF32(data[4*i:], x)
 		case ir.F16, ir.E6M9, ir.UE6M10, ir.BF16:
 			binary.LittleEndian.PutUint16(data[2*i:], sixteen(d, rng.NormFloat64()))
 		case ir.I32:

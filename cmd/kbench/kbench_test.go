@@ -86,6 +86,60 @@ func TestIndicesAreFollowedThroughLaunches(t *testing.T) {
 	}
 }
 
+// The gradient of a long table is a list of rows, and a row's place in it a float: the negated largest of
+// negated positions.
+func TestIndicesMayBeFloats(t *testing.T) {
+	b := kern.NewBuilder("place")
+	i := b.Dim(5)
+	x, y := b.Buf("", ir.F32, 5, kern.In), b.Buf("", ir.I32, 5, kern.Out)
+	b.Store(y, kern.V(i), b.Cast(ir.I32, b.Op(kern.Neg, b.Load(x, kern.V(i)))))
+	place := b.Done()
+	k, bufs := embedding(0)
+	in := &plan.Buffer{Arena: plan.Work, Type: ir.Type{DType: ir.F32}}
+	launches := []plan.Launch{{Kernel: place, Args: []*plan.Buffer{in, bufs[0]}}, {Kernel: k, Args: bufs}}
+	r := &ranges{launches: launches, known: map[*plan.Buffer]interval{}}
+	if err := r.solve([]*plan.Buffer{in}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.known[in], (interval{-19, 0, false}); got != want {
+		t.Errorf("places %v, want %v", got, want)
+	}
+
+	b = kern.NewBuilder("rank")
+	i = b.Dim(5)
+	ids, out := b.Buf("", ir.I32, 20, kern.In), b.Buf("", ir.F32, 5, kern.Out)
+	largest, err := b.For(20, []kern.Combine{kern.MaxOf}, func(v *kern.Var) ([]*kern.Node, error) {
+		here := b.Op(kern.Eq, b.Load(ids, kern.V(v)), b.Pos(kern.V(i)))
+		at := b.Op(kern.Neg, b.Cast(ir.F32, b.Pos(kern.V(v))))
+		return []*kern.Node{b.Op(kern.Select, here, at, b.F(-19))}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Store(out, kern.V(i), largest[0])
+	rank := b.Done()
+	rows := &plan.Buffer{Arena: plan.Work, Type: ir.Type{DType: ir.I32}}
+	r = &ranges{launches: append([]plan.Launch{{Kernel: rank, Args: []*plan.Buffer{rows, in}}}, launches...), known: map[*plan.Buffer]interval{rows: {0, 4, false}}}
+	if err := r.check(); err != nil {
+		t.Error(err)
+	}
+	r.launches[2].Kernel, _ = embedding(1)
+	if err := r.check(); err == nil {
+		t.Error("a place beyond the table was accepted")
+	}
+
+	if got := indexing(place); len(got) != 0 {
+		t.Errorf("float buffers %v of a kernel without gathers are taken for indices", got)
+	}
+	b = kern.NewBuilder("gather")
+	i = b.Dim(5)
+	at, table, to := b.Buf("", ir.F32, 5, kern.In), b.Buf("", ir.F32, 20, kern.In), b.Buf("", ir.F32, 5, kern.Out)
+	b.Store(to, kern.V(i), b.Load(table, kern.At(b.Cast(ir.I32, b.Load(at, kern.V(i))))))
+	if got := indexing(b.Done()); len(got) != 1 || !got[at] {
+		t.Errorf("float buffers %v are taken for indices, want #%d", got, at)
+	}
+}
+
 func TestTrafficCountsWhatIsReached(t *testing.T) {
 	k, _ := embedding(0)
 	if got, want := k.Traffic(), 4*(5+40+40); got != want {

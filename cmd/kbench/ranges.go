@@ -79,10 +79,13 @@ func constants(m *plan.Model, launches []plan.Launch) map[*plan.Buffer]interval 
 	return out
 }
 
+// most is how far from 0, and how far apart, contents are looked for. All such integers are
+// exact in float32.
+const most = 1 << 15
+
 // solve widens the range of every wanted buffer from {0} (or the first value
-// that will do) as far as all gathers stay inside their buffers.
+// that will do) as far as all gathers stay inside their buffers: upwards, or downwards where that is out.
 func (r *ranges) solve(wanted []*plan.Buffer) error {
-	const most = 1 << 15
 	for _, b := range wanted {
 		r.known[b] = interval{}
 	}
@@ -104,19 +107,30 @@ func (r *ranges) solve(wanted []*plan.Buffer) error {
 	}
 	for _, b := range wanted {
 		start := r.known[b].lo
-		good, bad := start, start+most
-		for good+1 < bad {
-			mid := (good + bad) / 2
-			r.known[b] = interval{start, mid, false}
-			if r.check() == nil {
-				good = mid
-			} else {
-				bad = mid
-			}
+		up := r.farthest(b, func(n int) interval { return interval{start, start + n, false} })
+		r.known[b] = interval{start, start + up, false}
+		if up == 0 {
+			down := r.farthest(b, func(n int) interval { return interval{start - n, start, false} })
+			r.known[b] = interval{start - down, start, false}
 		}
-		r.known[b] = interval{start, good, false}
 	}
 	return nil
+}
+
+// farthest finds the largest n below most for which everything stays inside with the contents of b in
+// to(n), given that it does with those in to(0).
+func (r *ranges) farthest(b *plan.Buffer, to func(n int) interval) int {
+	good, bad := 0, most
+	for good+1 < bad {
+		mid := (good + bad) / 2
+		r.known[b] = to(mid)
+		if r.check() == nil {
+			good = mid
+		} else {
+			bad = mid
+		}
+	}
+	return good
 }
 
 // check follows the ranges through all launches.
@@ -238,17 +252,35 @@ func (e *bounds) walk(body []*kern.Node) error {
 	return nil
 }
 
+// eval bounds what n is. Floats count as far as they are integers, such as the places in a list of rows.
 func (e *bounds) eval(n *kern.Node) interval {
-	if n.Type != ir.I32 {
-		if n.Type == ir.Bool {
-			return interval{0, 1, false}
+	switch n.Type {
+	case ir.I32:
+	case ir.F32:
+		x := e.integer(n)
+		if x.unknown || x.lo < -(1<<24) || x.hi > 1<<24 { // beyond that float32 rounds
+			return anyInt
 		}
+		return x
+	case ir.Bool:
+		return interval{0, 1, false}
+	default:
 		return anyInt
 	}
+	return e.integer(n)
+}
+
+func (e *bounds) integer(n *kern.Node) interval {
 	arg := func(i int) interval { return e.val[n.Args[i]] }
 	minus := interval{-1, -1, false}
 	switch n.Prim {
 	case kern.Const:
+		if n.Type == ir.F32 {
+			if n.F != math.Trunc(n.F) || math.IsInf(n.F, 0) {
+				return anyInt
+			}
+			return interval{int(n.F), int(n.F), false}
+		}
 		return interval{int(n.I), int(n.I), false}
 	case kern.Pos:
 		return e.index(n.At)
