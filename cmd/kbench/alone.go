@@ -199,12 +199,9 @@ func (b *bench) restore(all bool) {
 
 func (b *bench) launches(n int) time.Duration {
 	start := time.Now()
-	run := b.pool.Run
-	if device.Streams(b.k.FLOPs, int64(b.k.Traffic())) {
-		run = b.pool.Stream
-	}
+	deal := device.DealFor(b.k.Tile.Together, b.k.FLOPs, int64(b.k.Traffic()))
 	for range n {
-		run(b.fn, b.arena.Addr(0), b.k.Chunks)
+		b.pool.RunDealt(b.fn, b.arena.Addr(0), b.k.Chunks, deal)
 	}
 	return time.Since(start)
 }

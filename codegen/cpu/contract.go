@@ -434,7 +434,8 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	batches, m, n, depth := points(r.batch), points(r.m), points(r.n), points(r.k)
 	var rows, cols int
 	g := r.gemm(k)
-	switch d := g.direct(k.Packed); {
+	d := g.direct(k.Packed)
+	switch {
 	case g.thin():
 		rows, cols = g.thinTile()
 	case d.form != packedForm:
@@ -444,7 +445,8 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	default:
 		rows, cols = rowsTile(batches, m, n, depth, k.Packed)
 	}
-	return kern.Tile{Rows: rows, Cols: cols}, batches * ceilDiv(m, rows) * ceilDiv(n, cols)
+	chunks := batches * ceilDiv(m, rows) * ceilDiv(n, cols)
+	return kern.Tile{Rows: rows, Cols: cols, Together: d.together(m*n*depth, chunks/batches)}, chunks
 }
 
 // rowsTile cuts a product whose left operand is packed by rows.

@@ -40,9 +40,10 @@ const (
 	directPitch   = 512 // elements between rows
 	directSum     = 1024
 	directResults = 1 << 16
-	directDepth   = 512 // K of a matrix in a rowsForm; one block on every target
-	plainLine     = 16  // rows that tiles of matrices come in
-	sumPixels     = 512 // summed elements in one block of a sumForm
+	directDepth   = 512     // K of a matrix in a rowsForm; one block on every target
+	plainLine     = 16      // rows that tiles of matrices come in
+	sumPixels     = 512     // summed elements in one block of a sumForm
+	sumFloats     = 1 << 15 // of results that one goes through together: a quarter of a L2 cache of 512 KiB
 )
 
 // direct decides how g is read in place, given that its right operand is
@@ -384,6 +385,7 @@ type directLayout struct {
 	colUnit    int
 	slot       int // columns that a unit takes in scratch memory
 	ldc        int
+	together   int // chunks of a sumForm that are done in one go
 	run        int // of the tiles
 	padded, c  int // offsets in scratch
 	size       int
@@ -440,7 +442,10 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 				l.want(r.extent, p.extent)
 			}
 		}
-		l.c = s.take(4 * l.rows * l.ldc)
+		// A worker that takes several chunks at once pads the picture once for all of them.
+		each := l.rows * l.ldc
+		l.together = max(1, min(l.m/l.rows*(l.n/l.cols), sumFloats/each))
+		l.c = s.take(4 * l.together * each)
 	}
 	// A register tile may read to the end of its last vector.
 	l.padded = s.take(4 * (floats + 2*t.NR()))
@@ -516,18 +521,25 @@ func (l *directLayout) emit(m *build.Module) {
 	floats := func(offset int) V { return f.Cast(f.Offset(scratch, offset), build.F32) }
 	padded, c := floats(l.padded), floats(l.c)
 	rowRuns, colRuns := ceilDiv(l.m, l.rows), ceilDiv(l.n, l.cols)
-	f.Range(c0, c1, build.Int(1), func(chunk V) {
-		col := f.URem(chunk, build.Int(int64(colRuns)))
-		rest := f.UDiv(chunk, build.Int(int64(colRuns)))
-		row := f.Mul(f.URem(rest, build.Int(int64(rowRuns))), build.Int(int64(l.rows)))
-		batch := f.UDiv(rest, build.Int(int64(rowRuns)))
-		position := digits(f, batch, g.Batch)
-		if l.form == rowsForm {
-			l.emitRows(f, args, batch, position, row, padded, c)
-		} else {
-			l.emitSum(f, args, batch, position, row, f.Mul(col, build.Int(int64(l.cols))), padded, c)
-		}
-	})
+	each := build.Int(int64(rowRuns * colRuns)) // chunks of a batch
+	batchOf := func(chunk V) (batch V, position []V) {
+		batch = f.UDiv(chunk, each)
+		return batch, digits(f, batch, g.Batch)
+	}
+	if l.form == rowsForm {
+		f.Range(c0, c1, build.Int(1), func(chunk V) {
+			batch, position := batchOf(chunk)
+			l.emitRows(f, args, batch, position, f.Mul(f.URem(chunk, each), build.Int(int64(l.rows))), padded, c)
+		})
+	} else {
+		f.While([]V{c0}, func(s []V) V { return f.Lt(s[0], c1) }, func(s []V) []V {
+			batch, position := batchOf(s[0])
+			first := f.URem(s[0], each)
+			count := f.Min(f.Min(f.Sub(c1, s[0]), build.Int(int64(l.together))), f.Sub(each, first))
+			l.emitSum(f, args, batch, position, first, count, padded, c)
+			return []V{f.Add(s[0], count)}
+		})
+	}
 	f.Return()
 }
 
@@ -576,13 +588,13 @@ func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row,
 	})
 }
 
-// emitSum does a chunk of a product with a long sum, block after block.
-func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, row, col, padded, c V) {
+// emitSum does count chunks of a batch of a product with a long sum, block after block.
+func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, first, count, padded, c V) {
 	g, t, p := l.g, l.t, l.pic
 	cint := func(n int) V { return build.Int(int64(n)) }
 	a, b := g.A.base(f, args, position), g.B.base(f, args, position)
-	// walk calls body for all tiles, with their places in the chunk and in scratch.
-	walk := func(body func(r, n V, rows, cols int, c V)) {
+	// walk calls body for all tiles of all chunks, with their places in the product and in scratch.
+	walkChunk := func(row, col, c V, body func(r, n V, rows, cols int, c V)) {
 		at := 0
 		for _, s := range panels(t, l.colUnit) {
 			each(f, []size{s}, 1, 0, func(inUnit V, cols int) {
@@ -591,12 +603,20 @@ func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, row, 
 					n := f.Add(f.Mul(u, cint(l.colUnit)), inUnit)
 					slot := f.Add(f.Mul(u, cint(l.slot)), inUnit)
 					each(f, split(l.rowUnit, maxRows(t, ceilDiv(cols, t.Lanes))), l.rowUnits, l.rowUnit, func(r V, rows int) {
-						body(r, n, rows, cols, f.At(c, f.Add(f.Mul(r, cint(l.ldc)), slot)))
+						body(f.Add(row, r), f.Add(col, n), rows, cols, f.At(c, f.Add(f.Mul(r, cint(l.ldc)), slot)))
 					})
 				})
 			})
 			at += s.extent * s.count
 		}
+	}
+	colRuns := ceilDiv(l.n, l.cols)
+	walk := func(body func(r, n V, rows, cols int, c V)) {
+		f.Range(cint(0), count, cint(1), func(i V) {
+			chunk := f.Add(first, i)
+			row, col := f.Mul(f.UDiv(chunk, cint(colRuns)), cint(l.rows)), f.Mul(f.URem(chunk, cint(colRuns)), cint(l.cols))
+			walkChunk(row, col, f.At(c, f.Mul(i, cint(l.rows*l.ldc))), body)
+		})
 	}
 	// inPatch is the place in the padded picture of element i of a patch.
 	inPatch := func(i V) V {
@@ -606,7 +626,6 @@ func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, row, 
 	}
 	block := func(k, run, segs V, aAt, bAt V, aSkip, bSkip int) {
 		walk(func(r, n V, rows, cols int, c V) {
-			r, n = f.Add(row, r), f.Add(col, n)
 			from, with := f.At(aAt, f.Mul(r, cint(l.aRow))), f.At(bAt, n)
 			if l.a != nil {
 				from = f.At(aAt, inPatch(r))
@@ -632,7 +651,7 @@ func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, row, 
 		})
 	})
 	walk(func(r, n V, rows, cols int, c V) {
-		l.finish(f, args, batch, f.Add(row, r), rows, f.Add(col, n), cols, c)
+		l.finish(f, args, batch, r, rows, n, cols, c)
 	})
 }
 
@@ -644,6 +663,16 @@ const columnGrain = 32
 // of equal parts of units.
 func parts(size, unit, total, grain int) bool {
 	return total%size == 0 && (size%unit == 0 || unit%size == 0 && size%grain == 0)
+}
+
+// together reports whether chunks of a product of so many multiply-adds share the padding of a picture,
+// where each padding it would take a fifth of its time: an element costs about 20 multiply-adds.
+func (d *direct) together(work, chunks int) bool {
+	p := d.a
+	if d.b != nil {
+		p = d.b
+	}
+	return d.form == sumForm && 5*20*chunks*p.n*p.height*p.width*p.c >= work
 }
 
 // tileFor cuts a product read in place into chunks.

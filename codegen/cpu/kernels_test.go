@@ -235,7 +235,7 @@ func (m *machine) compare(t *testing.T, s sample) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pool.Run(fn, a.Addr(0), k.Chunks)
+		pool.RunDealt(fn, a.Addr(0), k.Chunks, cpu.DealFor(k.Tile.Together, k.FLOPs, int64(k.Traffic())))
 		pool.Close()
 		if first == nil {
 			first = append(first, a.Bytes(0, int(size))...)

@@ -243,7 +243,7 @@ func (g *generator) kernelsFile() error {
 			c = c.Comment(oneLine(k.Source))
 		}
 		consts = append(consts, c)
-		rows = append(rows, fields("Name", lit(k.Name), "Args", lit(len(k.Bufs)), "Chunks", lit(k.Chunks), "FLOPs", lit(int(k.FLOPs)), "Bytes", lit(k.Traffic()), "Writes", g.writes(k), "Changes", g.onDevice(k.Changes()), "Sizes", g.onDevice(k.Sizes())))
+		rows = append(rows, fields("Name", lit(k.Name), "Args", lit(len(k.Bufs)), "Chunks", lit(k.Chunks), "Together", together(k), "FLOPs", lit(int(k.FLOPs)), "Bytes", lit(k.Traffic()), "Writes", g.writes(k), "Changes", g.onDevice(k.Changes()), "Sizes", g.onDevice(k.Sizes())))
 	}
 	if len(consts) > 0 {
 		f.Comment("Numbers of the kernels.")
@@ -364,6 +364,14 @@ func fields(kv ...any) jen.Code {
 		}
 	}
 	return jen.Values(items...)
+}
+
+// together is left out where it is false, as for most kernels.
+func together(k *kern.Kernel) any {
+	if !k.Tile.Together {
+		return nil
+	}
+	return jen.True()
 }
 
 // writes lists what a kernel writes.

@@ -17,7 +17,7 @@ func Spec(sys *plan.System) (*exec.Spec, error) {
 	number := map[string]int{}
 	for i, k := range sys.Kernels {
 		number[k.Name] = i
-		e := exec.Kernel{Name: k.Name, Args: len(k.Bufs), Chunks: k.Chunks, FLOPs: k.FLOPs, Bytes: int64(k.Traffic()), Changes: k.Changes(), Sizes: k.Sizes()}
+		e := exec.Kernel{Name: k.Name, Args: len(k.Bufs), Chunks: k.Chunks, Together: k.Tile.Together, FLOPs: k.FLOPs, Bytes: int64(k.Traffic()), Changes: k.Changes(), Sizes: k.Sizes()}
 		for _, b := range k.Written() {
 			e.Writes = append(e.Writes, exec.Written{Arg: b, DType: dtype(k.Bufs[b].DType), Len: k.Bufs[b].Len})
 		}

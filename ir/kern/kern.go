@@ -126,6 +126,9 @@ type Buf struct {
 // the batch number).
 type Tile struct {
 	Rows, Cols int
+	// Together says that chunks have work in common, which a thread does once for all that it
+	// takes in one go.
+	Together bool
 }
 
 // Kernel is one compiled kernel.

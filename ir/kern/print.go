@@ -36,6 +36,9 @@ func (k *Kernel) text(name string) string {
 		b.WriteString(")")
 	}
 	fmt.Fprintf(&b, " tile(%d,%d) chunks(%d)", k.Tile.Rows, k.Tile.Cols, k.Chunks)
+	if k.Tile.Together {
+		b.WriteString(" together")
+	}
 	if k.Vector != nil {
 		fmt.Fprintf(&b, " vector(%s)", k.Vector)
 	}

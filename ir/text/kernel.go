@@ -47,6 +47,7 @@ func (p *parser) kernel() *kern.Kernel {
 	l.want("(")
 	k.Chunks = l.anyInt("a number of chunks")
 	l.want(")")
+	k.Tile.Together = l.take("together")
 	vector, vectorAt := -1, 0
 	if l.take("vector") {
 		l.want("(")

@@ -132,13 +132,8 @@ func (r *Run) Launch(kernel, launch int) {
 
 func (r *Run) launch(kernel, launch int) {
 	k := &r.kernels[kernel]
-	switch args := r.args + uintptr(8*r.first[launch]); {
-	case k.fn != nil:
-	case k.stream:
-		r.pool.Stream(k.addr, args, k.chunks)
-		return
-	default:
-		r.pool.Run(k.addr, args, k.chunks)
+	if k.fn == nil {
+		r.pool.RunDealt(k.addr, r.args+uintptr(8*r.first[launch]), k.chunks, k.deal)
 		return
 	}
 	args := r.block[r.first[launch]:r.first[launch+1]]

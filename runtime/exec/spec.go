@@ -58,9 +58,11 @@ type Kernel struct {
 	Name   string // exported symbol
 	Args   int    // number of buffers
 	Chunks int    // units of work; fixed by the plan, so that no result depends on the threads
-	FLOPs  int64
-	Bytes  int64     // that it must move: what it touches once, what it changes twice; 0: nobody has counted
-	Writes []Written // for Program.Trace; may be empty
+	// Together says that chunks have work in common, which a worker does once for those that it takes in one go.
+	Together bool
+	FLOPs    int64
+	Bytes    int64     // that it must move: what it touches once, what it changes twice; 0: nobody has counted
+	Writes   []Written // for Program.Trace; may be empty
 	// Changes lists the buffers that it may write: on a device nothing else is copied back, and
 	// launches wait for nothing else; nil: it may write all.
 	Changes []int

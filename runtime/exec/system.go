@@ -47,7 +47,7 @@ type System struct {
 type entry struct {
 	addr   uintptr
 	chunks int
-	stream bool     // it waits for memory
+	deal   cpu.Deal // how workers take chunks
 	fn     goKernel // when set, runs instead; for tests of this package
 }
 
@@ -84,7 +84,7 @@ func open(spec *Spec, o Options, fakes map[string]goKernel) (*System, error) {
 	}
 	if s.device == nil {
 		for _, k := range spec.Kernels {
-			e := entry{chunks: k.Chunks, stream: cpu.Streams(k.FLOPs, k.Bytes)}
+			e := entry{chunks: k.Chunks, deal: cpu.DealFor(k.Together, k.FLOPs, k.Bytes)}
 			if fakes != nil {
 				e.fn = fakes[k.Name]
 			} else if e.addr, err = s.library.Symbol(k.Name); err != nil {

@@ -54,7 +54,7 @@ type Pool struct {
 
 	_          [64]byte
 	unclaimed  atomic.Int64 // chunks nobody has taken yet
-	shares     atomic.Int64 // see shares; one that is late at worst takes more or fewer chunks
+	deal       atomic.Int64 // a Deal; a worker that is late at worst takes more or fewer chunks
 	_          [48]byte
 	unfinished atomic.Int64 // chunks not done yet
 	_          [56]byte
@@ -164,22 +164,44 @@ func (p *Pool) Times() []WorkerTime { return p.times }
 // Epoch is the moment from which Times counts.
 func (p *Pool) Epoch() time.Time { return p.epoch }
 
+// Deal is how many chunks a worker takes in one go.
+type Deal int64
+
+const (
+	// Balanced is for kernels whose time is arithmetic: a quarter of a worker's share of what is left.
+	// Few claims at first, for processors that pass the counter to and fro lose a tenth of a microsecond
+	// each time, and single chunks at the end, so that all workers end together.
+	Balanced Deal = iota
+	// Long is for kernels that wait for memory, which is fastest where one worker reads on and on: all
+	// of its share of what is left.
+	Long
+	// Equal is for kernels whose chunks have work in common: the same part of all for each worker.
+	Equal
+)
+
+// DealFor is how a kernel's chunks should be dealt out: whether they have work in common, and how
+// many operations it does on how many bytes.
+func DealFor(together bool, flops, bytes int64) Deal {
+	switch {
+	case together:
+		return Equal
+	case flops <= 8*bytes:
+		return Long
+	default:
+		return Balanced
+	}
+}
+
 // Run does the chunks 0 <= c < chunks of a kernel and returns when all are done. args is the
 // address of its argument block, which must lie outside Go's heap (see Arena). Run allocates
-// nothing.
-func (p *Pool) Run(kernel, args uintptr, chunks int) { p.run(kernel, args, chunks, shares) }
+// nothing. Chunks are dealt out Balanced.
+func (p *Pool) Run(kernel, args uintptr, chunks int) { p.RunDealt(kernel, args, chunks, Balanced) }
 
-// Stream is Run for a kernel that waits for memory rather than arithmetic (see Streams): workers
-// take as many chunks in one go as they can, since memory is fastest where one worker reads on and on.
-func (p *Pool) Stream(kernel, args uintptr, chunks int) { p.run(kernel, args, chunks, 1) }
-
-// Streams reports whether a kernel with so many operations on so many bytes waits for memory.
-func Streams(flops, bytes int64) bool { return flops <= 8*bytes }
-
-func (p *Pool) run(kernel, args uintptr, chunks int, shares int64) {
+// RunDealt is Run with a choice.
+func (p *Pool) RunDealt(kernel, args uintptr, chunks int, deal Deal) {
 	p.acquire()
 	p.kernel, p.args = kernel, args
-	p.launch(chunks, shares)
+	p.launch(chunks, deal)
 	p.busy.Store(false)
 }
 
@@ -188,7 +210,7 @@ func (p *Pool) run(kernel, args uintptr, chunks int, shares int64) {
 func (p *Pool) RunFunc(chunks int, f func(chunk, worker int)) {
 	p.acquire()
 	p.fn = f
-	p.launch(chunks, shares)
+	p.launch(chunks, Balanced)
 	p.fn = nil
 	failure := p.failure
 	p.failure = nil
@@ -207,14 +229,14 @@ func (p *Pool) acquire() {
 	}
 }
 
-func (p *Pool) launch(chunks int, shares int64) {
+func (p *Pool) launch(chunks int, deal Deal) {
 	clear(p.times)
 	if chunks <= 0 {
 		return
 	}
 	p.chunks = int64(chunks)
 	p.unfinished.Store(int64(chunks))
-	p.shares.Store(shares)
+	p.deal.Store(int64(deal))
 	p.unclaimed.Store(int64(chunks))
 	need := min(chunks, p.workers)
 	for w := 1; w < need; w++ {
@@ -226,11 +248,6 @@ func (p *Pool) launch(chunks int, shares int64) {
 	p.wait()
 }
 
-// shares is how many claims of a worker what is left makes, as a rule, if all are as large as
-// the next: few at first, for processors that pass the counter to and fro lose a tenth of a
-// microsecond each time, and single chunks at the end, so that all workers end together.
-const shares = 4
-
 // work does chunks until none is unclaimed. A successful exchange says that the launch it
 // counts is running, whichever launch the worker came for, so no generation is needed.
 func (p *Pool) work(worker int) {
@@ -239,7 +256,7 @@ func (p *Pool) work(worker int) {
 		if left == 0 {
 			return
 		}
-		n := max(1, left/(p.shares.Load()*int64(p.workers)))
+		n := p.claim(left)
 		if !p.unclaimed.CompareAndSwap(left, left-n) {
 			continue
 		}
@@ -262,6 +279,19 @@ func (p *Pool) work(worker int) {
 		if p.unfinished.Add(-n) == 0 && worker != 0 && p.waiting.CompareAndSwap(true, false) {
 			p.done <- struct{}{}
 		}
+	}
+}
+
+// claim is how many of the chunks left a worker should take.
+func (p *Pool) claim(left int64) int64 {
+	workers := int64(p.workers)
+	switch Deal(p.deal.Load()) {
+	case Equal:
+		return min(left, (p.chunks+workers-1)/workers)
+	case Long:
+		return max(1, left/workers)
+	default:
+		return max(1, left/(4*workers))
 	}
 }
 
