@@ -445,8 +445,10 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	default:
 		rows, cols = rowsTile(batches, m, n, depth, k.Packed)
 	}
+	g.Rows, g.Cols = rows, cols
 	chunks := batches * ceilDiv(m, rows) * ceilDiv(n, cols)
-	return kern.Tile{Rows: rows, Cols: cols, Together: d.together(m*n*depth, chunks/batches)}, chunks
+	together := chunks > batches && (d.together(m*n*depth, chunks/batches) || d.form == packedForm && !g.thin() && g.together())
+	return kern.Tile{Rows: rows, Cols: cols, Together: together}, chunks
 }
 
 // rowsTile cuts a product whose left operand is packed by rows.

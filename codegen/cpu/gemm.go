@@ -93,6 +93,20 @@ func (g *Gemm) byColumns() bool {
 	return a && b
 }
 
+// together reports whether chunks share the packing of their operands, where packing them for
+// each would take a fifth of the time: an element costs as much as 10 multiply-adds.
+func (g *Gemm) together() bool {
+	if g.Packed || !g.byColumns() || product(g.N) > sharedColumns {
+		return false
+	}
+	rows, cols := min(g.Rows, product(g.M)), min(g.Cols, product(g.N))
+	b, _ := oriented(&g.B, g.N, g.K)
+	return b.matrix() && 5*10*(rows+cols) >= rows*cols
+}
+
+// sharedColumns is how many columns of B at most stay packed for several chunks: with a block of 128 of the sum, 128 KiB.
+const sharedColumns = 256
+
 // layout is how a kernel uses a worker's scratch memory, in bytes.
 type layout struct{ size int }
 
@@ -115,6 +129,7 @@ type gemmLayout struct {
 	aSum, bSum               bool // the view's rows are the summed dimensions
 	direct                   bool // B is read where it lies
 	group                    int  // panels of B that are packed at once, or 0: each by itself
+	together                 int  // most chunks that are done in one go
 }
 
 func (g *Gemm) layout(t *build.Target) *gemmLayout {
@@ -147,6 +162,12 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 		l.ldc = roundUp(min(g.Cols, l.n), t.NR()) + t.NR() + 16
 		rows = l.mc
 	}
+	l.together = 1
+	if l.blocks > 1 && l.mc == min(g.Rows, l.m) && g.together() {
+		chunks := ceilDiv(l.m, g.Rows) * ceilDiv(l.n, g.Cols)
+		l.together = max(1, min(chunks, sumFloats/(g.Rows*l.ldc)))
+		rows = l.together * g.Rows
+	}
 	l.tile = l.take(4 * rows * l.ldc)
 	tables, temp := l.av.tableBytes(), 0
 	if l.aSum {
@@ -158,6 +179,9 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 		width := t.NR()
 		if byColumns && l.bv.matrix() {
 			l.group = ceilDiv(groupColumns, t.NR())
+			if l.together > 1 {
+				l.group = l.panels
+			}
 			width *= l.group
 		}
 		l.b = l.take(4 * (l.kc*width + 16))
@@ -209,129 +233,218 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 		l.emit(m)
 		return nil
 	}
-	t, l := m.Target, g.layout(m.Target)
 	f, args, c0, c1, scratch := m.Kernel(g.Name)
-	nr := int64(t.NR())
-	rowRuns, colRuns := ceilDiv(l.m, g.Rows), ceilDiv(l.n, g.Cols)
+	l := g.layout(m.Target)
 	floats := func(offset int) V { return f.Cast(f.Offset(scratch, offset), build.F32) }
-	aBlock, tile, bPanel, temp := floats(l.a), floats(l.tile), floats(l.b), floats(l.temp)
-	table := f.Cast(f.Offset(scratch, l.tables), build.I64)
-
-	f.Range(c0, c1, build.Int(1), func(chunk V) {
-		col := f.URem(chunk, build.Int(int64(colRuns)))
-		rest := f.UDiv(chunk, build.Int(int64(colRuns)))
-		row := f.URem(rest, build.Int(int64(rowRuns)))
-		batch := f.UDiv(rest, build.Int(int64(rowRuns)))
-		position := digits(f, batch, g.Batch)
-		as := bind(f, l.av, args, position, table)
-		var bs *source
-		var packed V
-		if g.Packed {
-			packed = f.At(f.SlotPtr(args, g.B.Slot, build.F32), f.Mul(batch, build.Int(int64(packedFloats(t, l.n, l.k)))))
-		} else {
-			bs = bind(f, l.bv, args, position, table)
-		}
-		// The panels that start in this chunk's columns.
-		first := f.CeilDiv(f.Mul(col, build.Int(int64(g.Cols))), nr)
-		last := f.Min(f.CeilDiv(f.Mul(f.Add(col, build.Int(1)), build.Int(int64(g.Cols))), nr), build.Int(int64(l.panels)))
-		row0 := f.Mul(row, build.Int(int64(g.Rows)))
-		row1 := f.Min(f.Add(row0, build.Int(int64(g.Rows))), build.Int(int64(l.m)))
-
-		block := func(ms, mc V) {
-			// Rows in equal panels: a tile of 13 rows is as fast as one of 14.
-			count := f.CeilDiv(mc, int64(mostRows(t, l.aSum)))
-			q, extra := f.UDiv(mc, count), f.URem(mc, count)
-			f.Range(build.Int(0), build.Int(int64(l.k)), build.Int(int64(l.kc)), func(k0 V) {
-				kc := f.Min(build.Int(int64(l.kc)), f.Sub(build.Int(int64(l.k)), k0))
-				finished := f.Eq(f.Add(k0, kc), build.Int(int64(l.k)))
-				if l.aSum {
-					as.packPanels(k0, kc, ms, mc, build.Int(int64(l.m)), count, q, extra, temp, aBlock, l.mc)
-				} else {
-					as.load(ms, mc, k0, kc, aBlock, aStride(t))
-				}
-				panel := func(j, group0 V) {
-					n0 := f.Mul(j, build.Int(nr))
-					rem := f.Sub(build.Int(int64(l.n)), n0)
-					b, ldb, next := bPanel, V(build.Int(nr)), bPanel
-					size := f.Mul(kc, build.Int(nr))
-					switch {
-					case g.Packed:
-						b = f.At(packed, f.Add(f.Mul(k0, build.Int(int64(l.panels)*nr)), f.Mul(j, size)))
-						next = f.At(b, size)
-					case l.direct:
-						r := f.If(f.Le(build.Int(nr), rem), func() []V {
-							off, _ := bs.place(k0, l.bv.rows)
-							return []V{f.At(f.At(bs.base, off), n0), build.Int(int64(stepOf(l.bv.rows)))}
-						}, func() []V {
-							bs.packPanel(l.bSum, k0, kc, n0, rem, temp, bPanel)
-							return []V{bPanel, build.Int(nr)}
-						})
-						b, ldb = r[0], r[1]
-						next = b
-					case l.group > 0:
-						b = f.At(bPanel, f.Mul(f.Sub(j, group0), size))
-						next = b
-					default:
-						bs.packPanel(l.bSum, k0, kc, n0, rem, temp, bPanel)
-					}
-					f.Range(build.Int(0), count, build.Int(1), func(p V) {
-						r0, rows := panelRows(f, p, q, extra)
-						c := tile
-						if l.blocks > 1 {
-							c = f.At(tile, f.Add(f.Mul(r0, build.Int(int64(l.ldc))), f.Mul(f.Sub(j, first), build.Int(nr))))
-						}
-						ahead := next
-						if g.Packed {
-							ahead = f.At(next, f.UDiv(f.Mul(p, size), count))
-						}
-						a := f.Mul(r0, build.Int(int64(aStride(t))))
-						if l.aSum {
-							a = panelAt(f, p, r0, kc)
-						}
-						step := V(build.Int(16))
-						if l.group > 0 && l.av.byRows() {
-							ahead, step = l.ahead(f, as, bs, f.Add(f.Mul(f.Sub(j, group0), count), p), count, group0, first, last, k0, kc, ms, mc, bPanel)
-						}
-						fetch := func() { g.fetch(f, args, batch, f.Add(ms, r0), rows, n0) }
-						if l.blocks == 1 {
-							fetch()
-						} else if g.Fetch != nil {
-							f.When(finished, fetch)
-						}
-						callMicro(f, rows, l.aSum, f.At(aBlock, a), b, c, kc, ldb, build.Int(int64(l.ldc)), k0, ahead, step)
-						done := func() { g.finish(f, l, args, batch, f.Add(ms, r0), rows, n0, rem, c) }
-						if l.blocks == 1 {
-							done()
-						} else {
-							f.When(finished, done)
-						}
-					})
-				}
-				if l.group == 0 {
-					f.Range(first, last, build.Int(1), func(j V) { panel(j, nil) })
-					return
-				}
-				f.Range(first, last, build.Int(int64(l.group)), func(group0 V) {
-					group1 := f.Min(f.Add(group0, build.Int(int64(l.group))), last)
-					bs.packRows(k0, kc, group0, group1, build.Int(int64(l.n)), temp, bPanel)
-					f.Range(group0, group1, build.Int(1), func(j V) { panel(j, group0) })
-				})
-			})
-		}
-		if g.Rows <= l.mc || l.m <= l.mc {
-			block(row0, f.Sub(row1, row0))
-			return
-		}
-		total := f.Sub(row1, row0)
-		parts := f.CeilDiv(total, int64(l.mc))
-		f.Range(build.Int(0), parts, build.Int(1), func(i V) {
-			lo := f.UDiv(f.Mul(i, total), parts)
-			hi := f.UDiv(f.Mul(f.Add(i, build.Int(1)), total), parts)
-			block(f.Add(row0, lo), f.Sub(hi, lo))
-		})
-	})
+	e := &gemmKernel{Func: f, g: g, l: l, t: m.Target, args: args,
+		aBlock: floats(l.a), tile: floats(l.tile), bPanel: floats(l.b), temp: floats(l.temp), table: f.Cast(f.Offset(scratch, l.tables), build.I64)}
+	if l.together > 1 {
+		e.together(c0, c1)
+	} else {
+		f.Range(c0, c1, c64(1), e.chunk)
+	}
 	f.Return()
 	return nil
+}
+
+// gemmKernel emits one product with packed operands.
+type gemmKernel struct {
+	*build.Func
+	g                                 *Gemm
+	l                                 *gemmLayout
+	t                                 *build.Target
+	args                              V
+	aBlock, tile, bPanel, temp, table V // scratch
+	batch                             V
+	as, bs                            *source // operands in the batch, and
+	packed                            V       // B's panels if they come packed
+}
+
+// piece is a part of a chunk: rows and panels of columns, and what is summed of them.
+type piece struct {
+	m0, mc          V
+	first, last     V // panels of B
+	c               V
+	count, q, extra V // panels of A; see packPanels
+}
+
+// chunks is the number of chunks of a batch.
+func (e *gemmKernel) chunks() V {
+	return c64(ceilDiv(e.l.m, e.g.Rows) * ceilDiv(e.l.n, e.g.Cols))
+}
+
+// open turns to a batch.
+func (e *gemmKernel) open(batch V) {
+	e.batch = batch
+	position := digits(e.Func, batch, e.g.Batch)
+	e.as = bind(e.Func, e.l.av, e.args, position, e.table)
+	if e.g.Packed {
+		e.packed = e.At(e.SlotPtr(e.args, e.g.B.Slot, build.F32), e.Mul(batch, c64(packedFloats(e.t, e.l.n, e.l.k))))
+	} else {
+		e.bs = bind(e.Func, e.l.bv, e.args, position, e.table)
+	}
+}
+
+// panelsFrom is the first panel that starts in column run col or later.
+func (e *gemmKernel) panelsFrom(col V) V {
+	return e.Min(e.CeilDiv(e.Mul(col, c64(e.g.Cols)), int64(e.t.NR())), c64(e.l.panels))
+}
+
+// piece is rows [m0, m1) of column run col.
+func (e *gemmKernel) piece(m0, m1, col, c V) *piece {
+	x := &piece{m0: m0, mc: e.Sub(m1, m0), first: e.panelsFrom(col), last: e.panelsFrom(e.Add(col, c64(1))), c: c}
+	// Rows in equal panels: a tile of 13 rows is as fast as one of 14.
+	x.count = e.CeilDiv(x.mc, int64(mostRows(e.t, e.l.aSum)))
+	x.q, x.extra = e.UDiv(x.mc, x.count), e.URem(x.mc, x.count)
+	return x
+}
+
+// chunkRows are the rows of row run row.
+func (e *gemmKernel) chunkRows(row V) (m0, m1 V) {
+	m0 = e.Mul(row, c64(e.g.Rows))
+	return m0, e.Min(e.Add(m0, c64(e.g.Rows)), c64(e.l.m))
+}
+
+// blocks calls body for each block of the sum, of kc elements from k0 on.
+func (e *gemmKernel) blocks(body func(k0, kc V)) {
+	k := c64(e.l.k)
+	e.Range(c64(0), k, c64(e.l.kc), func(k0 V) { body(k0, e.Min(c64(e.l.kc), e.Sub(k, k0))) })
+}
+
+// chunk does one chunk.
+func (e *gemmKernel) chunk(chunk V) {
+	colRuns := c64(ceilDiv(e.l.n, e.g.Cols))
+	inBatch := e.URem(chunk, e.chunks())
+	e.open(e.UDiv(chunk, e.chunks()))
+	row, col := e.UDiv(inBatch, colRuns), e.URem(inBatch, colRuns)
+	do := func(m0, m1 V) {
+		x := e.piece(m0, m1, col, e.tile)
+		e.blocks(func(k0, kc V) {
+			e.packLeft(x, k0, kc)
+			e.multiply(x, k0, kc)
+		})
+	}
+	m0, m1 := e.chunkRows(row)
+	if e.g.Rows <= e.l.mc || e.l.m <= e.l.mc {
+		do(m0, m1)
+		return
+	}
+	total := e.Sub(m1, m0)
+	parts := e.CeilDiv(total, int64(e.l.mc))
+	e.Range(c64(0), parts, c64(1), func(i V) {
+		do(e.Add(m0, e.UDiv(e.Mul(i, total), parts)), e.Add(m0, e.UDiv(e.Mul(e.Add(i, c64(1)), total), parts)))
+	})
+}
+
+// together does the chunks from c0 to c1 as many at a time as there is room for their sums: it packs each
+// operand once for all of them.
+func (e *gemmKernel) together(c0, c1 V) {
+	colRuns := c64(ceilDiv(e.l.n, e.g.Cols))
+	e.While([]V{c0}, func(s []V) V { return e.Lt(s[0], c1) }, func(s []V) []V {
+		first := e.URem(s[0], e.chunks())
+		count := e.Min(e.Min(e.Sub(c1, s[0]), c64(e.l.together)), e.Sub(e.chunks(), first))
+		e.open(e.UDiv(s[0], e.chunks()))
+		last := e.Sub(e.Add(first, count), c64(1))
+		// All of B, unless they are of the same rows.
+		same := e.Eq(e.UDiv(first, colRuns), e.UDiv(last, colRuns))
+		from := e.Select(same, e.panelsFrom(e.URem(first, colRuns)), c64(0))
+		to := e.Select(same, e.panelsFrom(e.Add(e.URem(last, colRuns), c64(1))), c64(e.l.panels))
+		e.blocks(func(k0, kc V) {
+			e.bs.packRows(k0, kc, from, to, c64(e.l.n), e.temp, e.bPanel)
+			e.Range(c64(0), count, c64(1), func(i V) {
+				chunk := e.Add(first, i)
+				col := e.URem(chunk, colRuns)
+				m0, m1 := e.chunkRows(e.UDiv(chunk, colRuns))
+				x := e.piece(m0, m1, col, e.At(e.tile, e.Mul(i, c64(e.g.Rows*e.l.ldc))))
+				e.When(e.Or(e.Eq(i, c64(0)), e.Eq(col, c64(0))), func() { e.packLeft(x, k0, kc) })
+				e.Range(x.first, x.last, c64(1), func(j V) { e.panel(x, k0, kc, j, from) })
+			})
+		})
+		return []V{e.Add(s[0], count)}
+	})
+}
+
+// packLeft packs a block of A.
+func (e *gemmKernel) packLeft(x *piece, k0, kc V) {
+	if e.l.aSum {
+		e.as.packPanels(k0, kc, x.m0, x.mc, c64(e.l.m), x.count, x.q, x.extra, e.temp, e.aBlock, e.l.mc)
+	} else {
+		e.as.load(x.m0, x.mc, k0, kc, e.aBlock, aStride(e.t))
+	}
+}
+
+// multiply does a block of the sum for a piece whose A is packed.
+func (e *gemmKernel) multiply(x *piece, k0, kc V) {
+	if e.l.group == 0 {
+		e.Range(x.first, x.last, c64(1), func(j V) { e.panel(x, k0, kc, j, nil) })
+		return
+	}
+	e.Range(x.first, x.last, c64(e.l.group), func(group0 V) {
+		group1 := e.Min(e.Add(group0, c64(e.l.group)), x.last)
+		e.bs.packRows(k0, kc, group0, group1, c64(e.l.n), e.temp, e.bPanel)
+		e.Range(group0, group1, c64(1), func(j V) { e.panel(x, k0, kc, j, group0) })
+	})
+}
+
+// panel does panel j of B, of those packed from panel group0 on if there are groups.
+func (e *gemmKernel) panel(x *piece, k0, kc, j, group0 V) {
+	f, g, l := e.Func, e.g, e.l
+	nr := c64(e.t.NR())
+	n0 := f.Mul(j, nr)
+	rem := f.Sub(c64(l.n), n0)
+	b, ldb, next := e.bPanel, V(nr), e.bPanel
+	size := f.Mul(kc, nr)
+	switch {
+	case g.Packed:
+		b = f.At(e.packed, f.Add(f.Mul(k0, c64(l.panels*e.t.NR())), f.Mul(j, size)))
+		next = f.At(b, size)
+	case l.direct:
+		r := f.If(f.Le(nr, rem), func() []V {
+			off, _ := e.bs.place(k0, l.bv.rows)
+			return []V{f.At(f.At(e.bs.base, off), n0), c64(stepOf(l.bv.rows))}
+		}, func() []V {
+			e.bs.packPanel(l.bSum, k0, kc, n0, rem, e.temp, e.bPanel)
+			return []V{e.bPanel, nr}
+		})
+		b, ldb = r[0], r[1]
+		next = b
+	case l.group > 0:
+		b = f.At(e.bPanel, f.Mul(f.Sub(j, group0), size))
+		next = b
+	default:
+		e.bs.packPanel(l.bSum, k0, kc, n0, rem, e.temp, e.bPanel)
+	}
+	// Where the sum has several blocks, tiles wait in scratch memory for the last one.
+	ends := func(body func()) {
+		if l.blocks == 1 {
+			body()
+		} else {
+			f.When(f.Eq(f.Add(k0, kc), c64(l.k)), body)
+		}
+	}
+	f.Range(c64(0), x.count, c64(1), func(p V) {
+		r0, rows := panelRows(f, p, x.q, x.extra)
+		c := x.c
+		if l.blocks > 1 {
+			c = f.At(c, f.Add(f.Mul(r0, c64(l.ldc)), f.Mul(f.Sub(j, x.first), nr)))
+		}
+		ahead, step := next, V(c64(16))
+		if g.Packed {
+			ahead = f.At(next, f.UDiv(f.Mul(p, size), x.count))
+		}
+		a := f.Mul(r0, c64(aStride(e.t)))
+		if l.aSum {
+			a = panelAt(f, p, r0, kc)
+		}
+		if l.group > 0 && l.together == 1 && l.av.byRows() {
+			ahead, step = e.ahead(x, f.Add(f.Mul(f.Sub(j, group0), x.count), p), group0, k0, kc)
+		}
+		if g.Fetch != nil {
+			ends(func() { g.fetch(f, e.args, e.batch, f.Add(x.m0, r0), rows, n0) })
+		}
+		callMicro(f, rows, l.aSum, f.At(e.aBlock, a), b, c, kc, ldb, c64(l.ldc), k0, ahead, step)
+		ends(func() { g.finish(f, l, e.args, e.batch, f.Add(x.m0, r0), rows, n0, rem, c) })
+	})
 }
 
 // groupColumns is about how many columns of B a weight gradient packs at once: half a KiB of a row, which the
@@ -341,32 +454,33 @@ const groupColumns = 128
 // ahead is what the micro-kernels' call number i of a group should fetch of two matrices whose rows are k. A
 // call fetches 32 columns of a quarter of a block's rows. Meanwhile come those of the next group's
 // columns of B and its share of A's next block, spread over the calls; others ask for a line they have.
-func (l *gemmLayout) ahead(f *build.Func, as, bs *source, i, count, group0, first, last, k0, kc, m0, mc, near V) (next, step V) {
+func (e *gemmKernel) ahead(x *piece, i, group0, k0, kc V) (next, step V) {
 	const quarters = 4
-	nr, size := int64(f.Module.Target.NR()), build.Int(int64(l.group))
-	groups := f.CeilDiv(f.Sub(last, first), int64(l.group))
-	group := f.UDiv(f.Sub(group0, first), size)
-	group1 := f.Add(group0, size)
-	ending := f.Le(last, group1)
-	strips := f.Mul(f.CeilDiv(mc, 32), build.Int(quarters))
-	a0, a1 := f.UDiv(f.Mul(strips, group), groups), f.UDiv(f.Mul(strips, f.Add(group, build.Int(1))), groups)
-	ofB := build.Int(int64(quarters * ceilDiv(l.group*int(nr), 32)))
+	f, l := e.Func, e.l
+	nr := c64(e.t.NR())
+	groups := f.CeilDiv(f.Sub(x.last, x.first), int64(l.group))
+	group := f.UDiv(f.Sub(group0, x.first), c64(l.group))
+	group1 := f.Add(group0, c64(l.group))
+	ending := f.Le(x.last, group1)
+	strips := f.Mul(f.CeilDiv(x.mc, 32), c64(quarters))
+	a0, a1 := f.UDiv(f.Mul(strips, group), groups), f.UDiv(f.Mul(strips, f.Add(group, c64(1))), groups)
+	ofB := c64(quarters * ceilDiv(l.group*e.t.NR(), 32))
 	wanted := f.Add(ofB, f.Sub(a1, a0))
-	calls := f.Mul(f.Sub(f.Min(group1, last), group0), count)
-	every := f.Max(f.UDiv(calls, wanted), build.Int(1))
+	calls := f.Mul(f.Sub(f.Min(group1, x.last), group0), x.count)
+	every := f.Max(f.UDiv(calls, wanted), c64(1))
 	n := f.UDiv(i, every)
 	use := f.And(f.Lt(n, wanted), f.Eq(f.Mul(n, every), i))
 	at := func(s *source, k, col, n V) V {
-		strip := f.UDiv(n, build.Int(quarters))
-		k = f.Add(k, f.UDiv(f.Mul(f.URem(n, build.Int(quarters)), kc), build.Int(quarters)))
-		return f.At(s.base, f.Add(f.Mul(k, build.Int(int64(stepOf(s.v.rows)))), f.Add(col, f.Mul(strip, build.Int(32)))))
+		strip := f.UDiv(n, c64(quarters))
+		k = f.Add(k, f.UDiv(f.Mul(f.URem(n, c64(quarters)), kc), c64(quarters)))
+		return f.At(s.base, f.Add(f.Mul(k, c64(stepOf(s.v.rows))), f.Add(col, f.Mul(strip, c64(32)))))
 	}
 	left := f.Le(ofB, n)
-	nextA := at(as, f.Add(k0, kc), m0, f.Add(a0, f.Sub(n, ofB)))
-	nextB := at(bs, f.Select(ending, f.Add(k0, kc), k0), f.Mul(f.Select(ending, first, group1), build.Int(nr)), n)
+	nextA := at(e.as, f.Add(k0, kc), x.m0, f.Add(a0, f.Sub(n, ofB)))
+	nextB := at(e.bs, f.Select(ending, f.Add(k0, kc), k0), f.Mul(f.Select(ending, x.first, group1), nr), n)
 	next = f.Select(left, nextA, nextB)
-	step = f.Select(left, build.Int(int64(stepOf(l.av.rows))), build.Int(int64(stepOf(l.bv.rows))))
-	return f.Select(use, next, near), f.Select(use, step, build.Int(0))
+	step = f.Select(left, c64(stepOf(l.av.rows)), c64(stepOf(l.bv.rows)))
+	return f.Select(use, next, e.bPanel), f.Select(use, step, c64(0))
 }
 
 // stepOf is the distance of two rows of a linear view.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -186,21 +187,28 @@ func (r *rig) place(p *problem) (c, packed []float32) {
 
 func (r *rig) launch(t testing.TB, l *device.Library, name string, chunks int) {
 	t.Helper()
+	r.deal(t, l, name, chunks, device.Balanced)
+}
+
+func (r *rig) deal(t testing.TB, l *device.Library, name string, chunks int, deal device.Deal) {
+	t.Helper()
 	fn, err := l.Symbol(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.pool.Run(fn, r.arena.Addr(0), chunks)
+	r.pool.RunDealt(fn, r.arena.Addr(0), chunks, deal)
 }
 
 const untouched = float32(12345)
 
-// check runs problem i of l both ways and compares with float64 sums.
+// check runs problem i of l both ways and compares with float64 sums. It also deals the chunks so that each
+// worker takes its share in one go, which must give the same bits.
 func (r *rig) check(t *testing.T, l *device.Library, i int, p *problem, what string) {
 	t.Helper()
 	c, packed := r.place(p)
 	m, n, k := product(p.M), product(p.N), product(p.K)
-	for _, way := range []string{"g", "p"} {
+	var balanced []float32
+	for _, way := range []string{"g", "equal", "p"} {
 		for j := range c {
 			c[j] = untouched
 		}
@@ -210,7 +218,17 @@ func (r *rig) check(t *testing.T, l *device.Library, i int, p *problem, what str
 			}
 			r.launch(t, l, fmt.Sprintf("b%d", i), 3)
 		}
+		if way == "equal" {
+			r.deal(t, l, fmt.Sprintf("g%d", i), p.Chunks(), device.Equal)
+			if !slices.Equal(c, balanced) {
+				t.Fatalf("%s: other bits where workers take their chunks in one go", what)
+			}
+			continue
+		}
 		r.launch(t, l, fmt.Sprintf("%s%d", way, i), p.Chunks())
+		if way == "g" {
+			balanced = slices.Clone(c)
+		}
 		for b := 0; b < product(p.Batch); b++ {
 			bp := positions(b, p.Batch)
 			for x := 0; x < m; x++ {
@@ -285,6 +303,34 @@ func TestGemmInBlocksAndChunks(t *testing.T) {
 				names = append(names, fmt.Sprint(s, tr))
 			}
 		}
+		r.checkAll(t, ps, names)
+	})
+}
+
+// Weight gradients whose chunks share packed operands: chunks of one row and of several, panels that don't
+// fill their chunk, a part of a block at the end of the sum, batches, and more chunks than sums have room for.
+func TestGemmTogether(t *testing.T) {
+	eachTarget(t, func(t *testing.T, r *rig) {
+		var ps []*problem
+		var names []string
+		add := func(p *problem, name string) {
+			if !p.together() {
+				t.Fatalf("%s: chunks don't share anything", name)
+			}
+			ps = append(ps, p)
+			names = append(names, name)
+		}
+		for _, s := range [][5]int{{70, 50, 700, 32, 32}, {64, 256, 300, 64, 32}, {130, 96, 515, 13, 40}, {33, 7, 400, 5, 7}, {512, 250, 140, 16, 64}} {
+			p := simple(s[0], s[1], s[2], true, false)
+			p.Rows, p.Cols = s[3], s[4]
+			p.ldc += 3
+			add(p, fmt.Sprint(s))
+		}
+		p := &problem{ldc: 40, a: make([]float32, 3*300*30), b: make([]float32, 3*300*40)}
+		p.Gemm = Gemm{Batch: []int{3}, M: []int{30}, N: []int{40}, K: []int{300}, Rows: 12, Cols: 16,
+			A: Operand{Slot: slotA, At: Affine{Batch: []int{9000}, Outer: []int{1}, Sum: []int{30}}},
+			B: Operand{Slot: slotB, At: Affine{Batch: []int{12000}, Outer: []int{1}, Sum: []int{40}}}}
+		add(p, "batches")
 		r.checkAll(t, ps, names)
 	})
 }
