@@ -447,7 +447,7 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	}
 	g.Rows, g.Cols = rows, cols
 	chunks := batches * ceilDiv(m, rows) * ceilDiv(n, cols)
-	together := chunks > batches && (d.together(m*n*depth, chunks/batches) || d.form == packedForm && !g.thin() && g.together())
+	together := d.together(m*n*depth, chunks/batches) || d.form == packedForm && !g.thin() && g.together()
 	return kern.Tile{Rows: rows, Cols: cols, Together: together}, chunks
 }
 

@@ -672,7 +672,7 @@ func (d *direct) together(work, chunks int) bool {
 	if d.b != nil {
 		p = d.b
 	}
-	return d.form == sumForm && 5*20*chunks*p.n*p.height*p.width*p.c >= work
+	return d.form == sumForm && chunks > 1 && 5*20*chunks*p.n*p.height*p.width*p.c >= work
 }
 
 // tileFor cuts a product read in place into chunks.

@@ -94,14 +94,15 @@ func (g *Gemm) byColumns() bool {
 }
 
 // together reports whether chunks share the packing of their operands, where packing them for
-// each would take a fifth of the time: an element costs as much as 10 multiply-adds.
+// each would take a fifth of the time: an element costs as much as 10 multiply-adds. Four chunks, two for each of
+// two workers, share too little to make up for waiting for the slower worker.
 func (g *Gemm) together() bool {
 	if g.Packed || !g.byColumns() || product(g.N) > sharedColumns {
 		return false
 	}
 	rows, cols := min(g.Rows, product(g.M)), min(g.Cols, product(g.N))
 	b, _ := oriented(&g.B, g.N, g.K)
-	return b.matrix() && 5*10*(rows+cols) >= rows*cols
+	return b.matrix() && 5*10*(rows+cols) >= rows*cols && ceilDiv(product(g.M), rows)*ceilDiv(product(g.N), cols) >= 8
 }
 
 // sharedColumns is how many columns of B at most stay packed for several chunks: with a block of 128 of the sum, 128 KiB.

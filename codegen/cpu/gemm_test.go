@@ -320,7 +320,7 @@ func TestGemmTogether(t *testing.T) {
 			ps = append(ps, p)
 			names = append(names, name)
 		}
-		for _, s := range [][5]int{{70, 50, 700, 32, 32}, {64, 256, 300, 64, 32}, {130, 96, 515, 13, 40}, {33, 7, 400, 5, 7}, {512, 250, 140, 16, 64}} {
+		for _, s := range [][5]int{{70, 50, 700, 16, 32}, {64, 256, 300, 64, 32}, {130, 96, 515, 13, 40}, {33, 7, 400, 4, 7}, {512, 250, 140, 16, 64}} {
 			p := simple(s[0], s[1], s[2], true, false)
 			p.Rows, p.Cols = s[3], s[4]
 			p.ldc += 3
