@@ -54,8 +54,9 @@ type Pool struct {
 
 	_          [64]byte
 	unclaimed  atomic.Int64 // chunks nobody has taken yet
-	deal       atomic.Int64 // a Deal; a worker that is late at worst takes more or fewer chunks
-	_          [48]byte
+	deal       atomic.Int64 // a Deal, and
+	equal      atomic.Int64 // the chunks of an Equal one; a worker that is late at worst takes more or fewer
+	_          [40]byte
 	unfinished atomic.Int64 // chunks not done yet
 	_          [56]byte
 	waiting    atomic.Bool // the caller is parked, or about to be
@@ -237,6 +238,7 @@ func (p *Pool) launch(chunks int, deal Deal) {
 	p.chunks = int64(chunks)
 	p.unfinished.Store(int64(chunks))
 	p.deal.Store(int64(deal))
+	p.equal.Store(int64((chunks + p.workers - 1) / p.workers))
 	p.unclaimed.Store(int64(chunks))
 	need := min(chunks, p.workers)
 	for w := 1; w < need; w++ {
@@ -287,7 +289,7 @@ func (p *Pool) claim(left int64) int64 {
 	workers := int64(p.workers)
 	switch Deal(p.deal.Load()) {
 	case Equal:
-		return min(left, (p.chunks+workers-1)/workers)
+		return min(left, p.equal.Load())
 	case Long:
 		return max(1, left/workers)
 	default:

@@ -4,6 +4,7 @@ package cpu
 
 import (
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 )
@@ -29,7 +30,7 @@ func TestRunGivesTheSameWithAnyNumberOfWorkers(t *testing.T) {
 		for n := 0; n < 1000; n += 37 {
 			out := a.I64(4096, 1000)
 			clear(out)
-			p.Run(k, a.Addr(0), n)
+			p.RunDealt(k, a.Addr(0), n, Deal(n%3))
 			for c, x := range out {
 				want := table[c%4] * int64(c)
 				if c >= n {
@@ -69,6 +70,38 @@ func TestWorkersHaveTheirOwnScratchAndStack(t *testing.T) {
 	}
 	if total != 300 {
 		t.Errorf("workers counted %d of 300 chunks", total)
+	}
+}
+
+func TestDeals(t *testing.T) {
+	k := symbol(t, loadKernels(t), "stack")
+	a := newArena(t, 4096)
+	p := newPool(t, PoolOptions{Workers: 3, Scratch: 8})
+	// The kernel writes for the first chunk of each call: where workers' claims begin.
+	begin := func(chunks int, deal Deal) (at []int) {
+		clear(a.I64(8, 100))
+		p.RunDealt(k, a.Addr(0), chunks, deal)
+		for c, x := range a.I64(8, 100) {
+			if x != 0 {
+				at = append(at, c)
+			}
+		}
+		return at
+	}
+	for _, c := range []struct {
+		chunks int
+		deal   Deal
+		want   []int
+	}{
+		{100, Equal, []int{0, 34, 68}},
+		{12, Equal, []int{0, 4, 8}},
+		{2, Equal, []int{0, 1}},
+		{12, Long, []int{0, 4, 6, 8, 9, 10, 11}},
+		{30, Balanced, []int{0, 2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29}},
+	} {
+		if got := begin(c.chunks, c.deal); !slices.Equal(got, c.want) {
+			t.Errorf("%d chunks, deal %d: claims begin at %v, want %v", c.chunks, c.deal, got, c.want)
+		}
 	}
 }
 
