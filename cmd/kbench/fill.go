@@ -63,23 +63,13 @@ func fill(x *subject) (*contents, error) {
 // indexing tells the float32 buffers of k whose elements are places in others.
 func indexing(k *kern.Kernel) map[int]bool {
 	out := map[int]bool{}
-	seen := map[*kern.Node]bool{}
-	var from func(n *kern.Node)
-	from = func(n *kern.Node) {
-		if seen[n] {
-			return
-		}
-		seen[n] = true
-		if n.Prim == kern.Load && n.Type == ir.F32 {
-			out[n.Buf] = true
-		}
-		for _, a := range n.Args {
-			from(a)
-		}
-	}
 	kern.Walk(k.Body, func(n *kern.Node) {
 		for _, d := range n.At.Ind {
-			from(d.Node)
+			for _, l := range kern.Loads(d.Node) {
+				if l.Type == ir.F32 {
+					out[l.Buf] = true
+				}
+			}
 		}
 	})
 	return out

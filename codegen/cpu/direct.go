@@ -385,7 +385,7 @@ type directLayout struct {
 	colUnit    int
 	slot       int // columns that a unit takes in scratch memory
 	ldc        int
-	together   int // chunks of a sumForm that are done in one go
+	together   int // most chunks that are done in one go: one of a rowsForm
 	run        int // of the tiles
 	padded, c  int // offsets in scratch
 	size       int
@@ -403,7 +403,7 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 	if d.b != nil {
 		l.pic = d.b
 	}
-	l.rows, l.cols = min(g.Rows, l.m), min(g.Cols, l.n)
+	l.rows, l.cols, l.together = min(g.Rows, l.m), min(g.Cols, l.n), 1
 	var s layout
 	floats := 0
 	if d.form == rowsForm {
@@ -521,26 +521,26 @@ func (l *directLayout) emit(m *build.Module) {
 	floats := func(offset int) V { return f.Cast(f.Offset(scratch, offset), build.F32) }
 	padded, c := floats(l.padded), floats(l.c)
 	rowRuns, colRuns := ceilDiv(l.m, l.rows), ceilDiv(l.n, l.cols)
-	each := build.Int(int64(rowRuns * colRuns)) // chunks of a batch
-	batchOf := func(chunk V) (batch V, position []V) {
-		batch = f.UDiv(chunk, each)
-		return batch, digits(f, batch, g.Batch)
-	}
-	if l.form == rowsForm {
-		f.Range(c0, c1, build.Int(1), func(chunk V) {
-			batch, position := batchOf(chunk)
-			l.emitRows(f, args, batch, position, f.Mul(f.URem(chunk, each), build.Int(int64(l.rows))), padded, c)
-		})
-	} else {
-		f.While([]V{c0}, func(s []V) V { return f.Lt(s[0], c1) }, func(s []V) []V {
-			batch, position := batchOf(s[0])
-			first := f.URem(s[0], each)
-			count := f.Min(f.Min(f.Sub(c1, s[0]), build.Int(int64(l.together))), f.Sub(each, first))
+	inBatches(f, c0, c1, rowRuns*colRuns, l.together, func(batch, first, count V) {
+		position := digits(f, batch, g.Batch)
+		if l.form == rowsForm {
+			l.emitRows(f, args, batch, position, f.Mul(first, build.Int(int64(l.rows))), padded, c)
+		} else {
 			l.emitSum(f, args, batch, position, first, count, padded, c)
-			return []V{f.Add(s[0], count)}
-		})
-	}
+		}
+	})
 	f.Return()
+}
+
+// inBatches cuts chunks [c0, c1), of which a batch has each, into runs of at most most chunks of one batch, and
+// calls body with the batch, the first chunk in it, and how many they are.
+func inBatches(f *build.Func, c0, c1 V, each, most int, body func(batch, first, count V)) {
+	f.While([]V{c0}, func(s []V) V { return f.Lt(s[0], c1) }, func(s []V) []V {
+		first := f.URem(s[0], c64(each))
+		count := f.Min(f.Min(f.Sub(c1, s[0]), c64(most)), f.Sub(c64(each), first))
+		body(f.UDiv(s[0], c64(each)), first, count)
+		return []V{f.Add(s[0], count)}
+	})
 }
 
 // emitRows does rows of the product, a line of rows after the other.
@@ -593,7 +593,6 @@ func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, first
 	g, t, p := l.g, l.t, l.pic
 	cint := func(n int) V { return build.Int(int64(n)) }
 	a, b := g.A.base(f, args, position), g.B.base(f, args, position)
-	// walk calls body for all tiles of all chunks, with their places in the product and in scratch.
 	walkChunk := func(row, col, c V, body func(r, n V, rows, cols int, c V)) {
 		at := 0
 		for _, s := range panels(t, l.colUnit) {
@@ -611,6 +610,7 @@ func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, first
 		}
 	}
 	colRuns := ceilDiv(l.n, l.cols)
+	// walk calls body for all tiles of all chunks, with their places in the product and in scratch.
 	walk := func(body func(r, n V, rows, cols int, c V)) {
 		f.Range(cint(0), count, cint(1), func(i V) {
 			chunk := f.Add(first, i)

@@ -165,8 +165,7 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	}
 	l.together = 1
 	if l.blocks > 1 && l.mc == min(g.Rows, l.m) && g.together() {
-		chunks := ceilDiv(l.m, g.Rows) * ceilDiv(l.n, g.Cols)
-		l.together = max(1, min(chunks, sumFloats/(g.Rows*l.ldc)))
+		l.together = max(1, min(g.Chunks()/product(g.Batch), sumFloats/(g.Rows*l.ldc)))
 		rows = l.together * g.Rows
 	}
 	l.tile = l.take(4 * rows * l.ldc)
@@ -270,9 +269,7 @@ type piece struct {
 }
 
 // chunks is the number of chunks of a batch.
-func (e *gemmKernel) chunks() V {
-	return c64(ceilDiv(e.l.m, e.g.Rows) * ceilDiv(e.l.n, e.g.Cols))
-}
+func (e *gemmKernel) chunks() int { return e.g.Chunks() / product(e.g.Batch) }
 
 // open turns to a batch.
 func (e *gemmKernel) open(batch V) {
@@ -315,8 +312,8 @@ func (e *gemmKernel) blocks(body func(k0, kc V)) {
 // chunk does one chunk.
 func (e *gemmKernel) chunk(chunk V) {
 	colRuns := c64(ceilDiv(e.l.n, e.g.Cols))
-	inBatch := e.URem(chunk, e.chunks())
-	e.open(e.UDiv(chunk, e.chunks()))
+	inBatch := e.URem(chunk, c64(e.chunks()))
+	e.open(e.UDiv(chunk, c64(e.chunks())))
 	row, col := e.UDiv(inBatch, colRuns), e.URem(inBatch, colRuns)
 	do := func(m0, m1 V) {
 		x := e.piece(m0, m1, col, e.tile)
@@ -341,10 +338,8 @@ func (e *gemmKernel) chunk(chunk V) {
 // operand once for all of them.
 func (e *gemmKernel) together(c0, c1 V) {
 	colRuns := c64(ceilDiv(e.l.n, e.g.Cols))
-	e.While([]V{c0}, func(s []V) V { return e.Lt(s[0], c1) }, func(s []V) []V {
-		first := e.URem(s[0], e.chunks())
-		count := e.Min(e.Min(e.Sub(c1, s[0]), c64(e.l.together)), e.Sub(e.chunks(), first))
-		e.open(e.UDiv(s[0], e.chunks()))
+	inBatches(e.Func, c0, c1, e.chunks(), e.l.together, func(batch, first, count V) {
+		e.open(batch)
 		last := e.Sub(e.Add(first, count), c64(1))
 		// All of B, unless they are of the same rows.
 		same := e.Eq(e.UDiv(first, colRuns), e.UDiv(last, colRuns))
@@ -361,7 +356,6 @@ func (e *gemmKernel) together(c0, c1 V) {
 				e.Range(x.first, x.last, c64(1), func(j V) { e.panel(x, k0, kc, j, from) })
 			})
 		})
-		return []V{e.Add(s[0], count)}
 	})
 }
 

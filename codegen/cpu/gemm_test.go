@@ -264,28 +264,36 @@ func (r *rig) check(t *testing.T, l *device.Library, i int, p *problem, what str
 	}
 }
 
-func (r *rig) checkAll(t *testing.T, ps []*problem, names []string) {
+// problems are checked together: compiled as one library.
+type problems struct {
+	ps    []*problem
+	names []string
+}
+
+func (x *problems) add(p *problem, name ...any) {
+	x.ps, x.names = append(x.ps, p), append(x.names, fmt.Sprint(name...))
+}
+
+func (r *rig) checkAll(t *testing.T, x *problems) {
 	t.Helper()
-	l := r.compile(t, ps)
-	for i, p := range ps {
-		r.check(t, l, i, p.fill(uint64(i)), names[i])
+	l := r.compile(t, x.ps)
+	for i, p := range x.ps {
+		r.check(t, l, i, p.fill(uint64(i)), x.names[i])
 	}
 }
 
 func TestGemmOfOddSizes(t *testing.T) {
 	sizes := [][3]int{{1, 7, 16}, {7, 33, 1}, {16, 1, 100}, {33, 100, 7}, {100, 16, 33}}
 	eachTarget(t, func(t *testing.T, r *rig) {
-		var ps []*problem
-		var names []string
+		var x problems
 		for i, s := range sizes {
 			for _, tr := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
 				p := simple(s[0], s[1], s[2], tr[0], tr[1])
 				p.ldc += i % 3 * 5
-				ps = append(ps, p)
-				names = append(names, fmt.Sprintf("%dx%dx%d transposed %v %v", s[0], s[1], s[2], tr[0], tr[1]))
+				x.add(p, s, " transposed ", tr)
 			}
 		}
-		r.checkAll(t, ps, names)
+		r.checkAll(t, &x)
 	})
 }
 
@@ -293,17 +301,15 @@ func TestGemmOfOddSizes(t *testing.T) {
 // of rows within a chunk.
 func TestGemmInBlocksAndChunks(t *testing.T) {
 	eachTarget(t, func(t *testing.T, r *rig) {
-		var ps []*problem
-		var names []string
+		var x problems
 		for _, s := range [][5]int{{30, 70, 1100, 11, 40}, {260, 50, 20, 250, 7}, {19, 90, 2100, 100, 100}, {128, 96, 64, 1, 96}} {
 			for _, tr := range [][2]bool{{false, false}, {true, true}} {
 				p := simple(s[0], s[1], s[2], tr[0], tr[1])
 				p.Rows, p.Cols = s[3], s[4]
-				ps = append(ps, p)
-				names = append(names, fmt.Sprint(s, tr))
+				x.add(p, s, tr)
 			}
 		}
-		r.checkAll(t, ps, names)
+		r.checkAll(t, &x)
 	})
 }
 
@@ -311,27 +317,25 @@ func TestGemmInBlocksAndChunks(t *testing.T) {
 // fill their chunk, a part of a block at the end of the sum, batches, and more chunks than sums have room for.
 func TestGemmTogether(t *testing.T) {
 	eachTarget(t, func(t *testing.T, r *rig) {
-		var ps []*problem
-		var names []string
-		add := func(p *problem, name string) {
+		var x problems
+		add := func(p *problem, name any) {
 			if !p.together() {
-				t.Fatalf("%s: chunks don't share anything", name)
+				t.Fatalf("%v: chunks don't share anything", name)
 			}
-			ps = append(ps, p)
-			names = append(names, name)
+			x.add(p, name)
 		}
 		for _, s := range [][5]int{{70, 50, 700, 16, 32}, {64, 256, 300, 64, 32}, {130, 96, 515, 13, 40}, {33, 7, 400, 4, 7}, {512, 250, 140, 16, 64}} {
 			p := simple(s[0], s[1], s[2], true, false)
 			p.Rows, p.Cols = s[3], s[4]
 			p.ldc += 3
-			add(p, fmt.Sprint(s))
+			add(p, s)
 		}
 		p := &problem{ldc: 40, a: make([]float32, 3*300*30), b: make([]float32, 3*300*40)}
 		p.Gemm = Gemm{Batch: []int{3}, M: []int{30}, N: []int{40}, K: []int{300}, Rows: 12, Cols: 16,
 			A: Operand{Slot: slotA, At: Affine{Batch: []int{9000}, Outer: []int{1}, Sum: []int{30}}},
 			B: Operand{Slot: slotB, At: Affine{Batch: []int{12000}, Outer: []int{1}, Sum: []int{40}}}}
 		add(p, "batches")
-		r.checkAll(t, ps, names)
+		r.checkAll(t, &x)
 	})
 }
 
@@ -347,7 +351,7 @@ func TestGemmInBatches(t *testing.T) {
 		q.Gemm = Gemm{M: []int{3, 4}, N: []int{2, 9}, K: []int{5, 8}, Rows: 5, Cols: 10,
 			A: Operand{Slot: slotA, At: Affine{Outer: []int{40, 120}, Sum: []int{8, 1}}},
 			B: Operand{Slot: slotB, At: Affine{Outer: []int{100, 1}, Sum: []int{1600, 200}}}}
-		r.checkAll(t, []*problem{p, q}, []string{"heads", "split columns"})
+		r.checkAll(t, &problems{[]*problem{p, q}, []string{"heads", "split columns"}})
 	})
 }
 
@@ -437,19 +441,15 @@ func TestConvolutions(t *testing.T) {
 		{1, 10, 10, 1, 16, 5, 5, 1, 2},
 	}
 	eachTarget(t, func(t *testing.T, r *rig) {
-		var ps []*problem
-		var names []string
-		add := func(p *problem, what string, c conv) {
-			ps, names = append(ps, p), append(names, fmt.Sprint(what, c))
-		}
+		var x problems
 		for _, c := range convs {
-			add(c.forward(), "forward", c)
-			add(c.filterGradient(), "filter gradient", c)
+			x.add(c.forward(), "forward ", c)
+			x.add(c.filterGradient(), "filter gradient ", c)
 			if c.stride == 1 {
-				add(c.inputGradient(), "input gradient", c)
+				x.add(c.inputGradient(), "input gradient ", c)
 			}
 		}
-		r.checkAll(t, ps, names)
+		r.checkAll(t, &x)
 	})
 }
 
@@ -461,8 +461,7 @@ func TestProductsReadInPlace(t *testing.T) {
 		{16, 17, 17, 6, 24, 3, 3, 2, 1},
 	}
 	eachTarget(t, func(t *testing.T, r *rig) {
-		var ps []*problem
-		var names []string
+		var x problems
 		add := func(p *problem, what string) {
 			for _, packed := range []bool{false, true} {
 				d := p.direct(packed)
@@ -476,7 +475,7 @@ func TestProductsReadInPlace(t *testing.T) {
 					t.Errorf("%s: chunks of %dx%d keep it from being read in place", what, q.Rows, q.Cols)
 				}
 				q.Packed = false
-				ps, names = append(ps, &q), append(names, what)
+				x.add(&q, what)
 				return
 			}
 			t.Errorf("%s is not read in place", what)
@@ -492,21 +491,20 @@ func TestProductsReadInPlace(t *testing.T) {
 			add(p, fmt.Sprint("filter gradient ", c))
 		}
 		add(simple(64, 32, 80, false, false), "few columns")
-		r.checkAll(t, ps, names)
+		r.checkAll(t, &x)
 	})
 }
 
 // Weight gradients pack both operands by columns, in the chunks that TileFor gives them.
 func TestProductsByColumns(t *testing.T) {
 	eachTarget(t, func(t *testing.T, r *rig) {
-		var ps []*problem
-		var names []string
+		var x problems
 		add := func(p *problem, what string) {
 			if !p.byColumns() {
 				t.Errorf("%s is not packed by columns", what)
 			}
 			p.Rows, p.Cols = columnsTile(max(1, product(p.Batch)), product(p.M), product(p.N), product(p.K))
-			ps, names = append(ps, p), append(names, what)
+			x.add(p, what)
 		}
 		for _, s := range [][3]int{{40, 48, 1300}, {3, 16, 2052}, {130, 300, 70}, {15, 33, 513}, {112, 64, 5}, {13, 32, 1030}} {
 			add(simple(s[0], s[1], s[2], true, false), fmt.Sprint(s))
@@ -522,7 +520,7 @@ func TestProductsByColumns(t *testing.T) {
 			A: Operand{Slot: slotA, At: Affine{Outer: []int{50, 1}, Sum: []int{100}}},
 			B: Operand{Slot: slotB, At: Affine{Outer: []int{50, 1}, Sum: []int{100}}}}
 		add(p, "heads")
-		r.checkAll(t, ps, names)
+		r.checkAll(t, &x)
 	})
 }
 
