@@ -18,6 +18,9 @@ type Precision struct {
 	// unembeddings. Sums are f32, but logits are rounded to it once; BF16 needs no
 	// scaling of gradients. F32 or Invalid, as in the paper: as declared.
 	Outside DType
+	// Multiply is the type in which those products multiply. F16, for Blocks of F16, also makes short sums in f16, on
+	// processors that have instructions for it: faster, with a larger error. F32 or Invalid: as every product.
+	Multiply DType
 	// Weights is the type of the parameters that only those read. F32 keeps
 	// them as declared: a master copy.
 	Weights DType
@@ -51,7 +54,7 @@ var presets = []struct {
 
 // ParsePrecision reads the name of a preset (fp32; bf16: operands in bfloat16,
 // weights in f32; paper: appendix D) and changes to it, separated by commas:
-// blocks=TYPE, outside=TYPE, weights=TYPE, moments=TYPE+TYPE, scaling=none|loss|resblock,
+// blocks=TYPE, outside=TYPE, multiply=f16|f32, weights=TYPE, moments=TYPE+TYPE, scaling=none|loss|resblock,
 // scale=exact|power. An example is paper,weights=f32,scaling=loss.
 func ParsePrecision(s string) (Precision, error) {
 	name, rest, _ := strings.Cut(s, ",")
@@ -92,6 +95,8 @@ func (p *Precision) change(part string) error {
 		return float(&p.Blocks, value)
 	case "outside":
 		return float(&p.Outside, value)
+	case "multiply":
+		return float(&p.Multiply, value)
 	case "weights":
 		return float(&p.Weights, value)
 	case "moments":
@@ -120,10 +125,13 @@ func (p *Precision) change(part string) error {
 		p.Exact = value == "exact"
 		return nil
 	}
-	return fmt.Errorf("unknown setting %q; one of blocks, outside, weights, moments, scaling, scale", key)
+	return fmt.Errorf("unknown setting %q; one of blocks, outside, multiply, weights, moments, scaling, scale", key)
 }
 
 func (p Precision) check() error {
+	if p.Multiply == F16 && p.Blocks != F16 {
+		return fmt.Errorf("precision: multiply=f16 wants operands in f16: blocks=f16, or the preset paper")
+	}
 	for _, x := range []struct {
 		what string
 		d    DType
@@ -131,6 +139,7 @@ func (p Precision) check() error {
 	}{
 		{"blocks", p.Blocks, []DType{Invalid, F32, F16, BF16}},
 		{"products outside resblocks", p.Outside, []DType{Invalid, F32, F16, BF16}},
+		{"multiplication", p.Multiply, []DType{Invalid, F32, F16}},
 		{"weights", p.Weights, []DType{Invalid, F32, F16, BF16}},
 		{"first moments", p.Moment1, []DType{Invalid, F32, F16, BF16, E6M9}},
 		{"second moments", p.Moment2, []DType{Invalid, F32, F16, BF16, UE6M10}},

@@ -14,8 +14,12 @@ func init() { ir.Register(MatMulOp{}) }
 // TransA and TransB say that the operand is stored with its last two
 // dimensions exchanged. With SumBatch the leading dimensions, which both
 // operands must have, are summed over and the result is [M,N].
+//
+// Multiply F16, for operands in f16, lets processors that can multiply in f16, and add up to 128 products in
+// f16 before they go on in f32. Otherwise products and sums are those of f32.
 type MatMulOp struct {
 	TransA, TransB, SumBatch bool
+	Multiply                 ir.DType
 }
 
 // Name is matmul.
@@ -43,6 +47,8 @@ func (op MatMulOp) Infer(args []ir.Type) ([]ir.Type, error) {
 	switch {
 	case !isFloat(a) || !isFloat(b):
 		return nil, fmt.Errorf("wants floating-point matrices")
+	case op.Multiply != ir.Invalid && (op.Multiply != ir.F16 || a.DType != ir.F16):
+		return nil, fmt.Errorf("multiplies %s in %s; want f16 for operands in f16, or nothing", a.DType, op.Multiply)
 	case a.DType != b.DType:
 		return nil, fmt.Errorf("element types differ; cast one operand")
 	case a.Rank() < 2 || b.Rank() < 2:
@@ -75,7 +81,10 @@ func (op MatMulOp) Cost(args, _ []ir.Type) ir.Cost {
 
 // Contraction sums over k, inside the leading dimensions with SumBatch.
 func (op MatMulOp) Contraction(args []ir.Type, out []kern.Index, newVar func(int) *kern.Var) Contraction {
-	var c Contraction
+	c := Contraction{Multiply: op.Multiply}
+	if args[0].DType == ir.BF16 {
+		c.Multiply = ir.BF16
+	}
 	var batch []kern.Index
 	if op.SumBatch {
 		for _, d := range args[0].Shape[:args[0].Rank()-2] {
@@ -141,7 +150,7 @@ func (op MatMulOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
 func (op MatMulOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
 	a, b, dy := in.Args[0], in.Args[1], g[0]
 	mul := func(a, b *ir.Value, ta, tb, sum bool) *ir.Value {
-		return apply(MatMulOp{TransA: ta, TransB: tb, SumBatch: sum}, a, b)
+		return apply(MatMulOp{TransA: ta, TransB: tb, SumBatch: sum, Multiply: op.Multiply}, a, b)
 	}
 	if op.SumBatch { // dY is [M,N]
 		da := mul(b, dy, op.TransB, true, false) // [...,K,M]
@@ -183,7 +192,7 @@ func (op MatMulOp) Samples() []Sample {
 			}
 			return ir.T(ir.F32, append(shapeOf(batch), i, j)...)
 		}
-		out = append(out, Sample{Op: MatMulOp{ta, tb, sum}, Args: []ir.Type{shape(ba, m, k, ta), shape(bb, k, n, tb)}})
+		out = append(out, Sample{Op: MatMulOp{TransA: ta, TransB: tb, SumBatch: sum}, Args: []ir.Type{shape(ba, m, k, ta), shape(bb, k, n, tb)}})
 	}
 	for i := 0; i < 4; i++ {
 		ta, tb := i&1 != 0, i&2 != 0
@@ -197,6 +206,12 @@ func (op MatMulOp) Samples() []Sample {
 	sample(false, true, false, 7, 16, 33, nil, nil)
 	sample(true, false, true, 17, 3, 16, []int{2}, []int{2})
 	return out
+}
+
+// In is the same product with Multiply d.
+func (op MatMulOp) In(d ir.DType) ir.Op {
+	op.Multiply = d
+	return op
 }
 
 // MatMul is a [...,M,K] times b [K,N] or [...,K,N].

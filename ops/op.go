@@ -100,11 +100,19 @@ type Contracter interface {
 	Contraction(args []ir.Type, out []kern.Index, newVar func(extent int) *kern.Var) Contraction
 }
 
+// Multiplier ops are products that can be multiplied in a type of 16 bits.
+type Multiplier interface {
+	Op
+	In(d ir.DType) ir.Op
+}
+
 // Contraction is the sum over Vars of A*B. Where a guard fails the operand is 0.
 type Contraction struct {
 	Vars   []*kern.Var
 	A, B   []kern.Index
 	GA, GB []kern.Guard
+	// Multiply is kern.Contract's.
+	Multiply ir.DType
 }
 
 // Opaque ops are whole kernels: templates, or loops with stores that don't

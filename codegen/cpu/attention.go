@@ -43,7 +43,7 @@ type attention struct {
 func newAttention(f *build.Func, k *kern.Kernel, args, scratch V) *attention {
 	p := k.Template
 	a := &attention{Func: f, k: k, t: p.Int("T"), h: p.Int("H"), d: p.Int("D"), blocks: p.Int("blocks"), args: args}
-	a.vl = f.Module.Target.Lanes
+	a.vl = f.Target.Lanes
 	a.dp = roundUp(a.d, a.vl)
 	a.scratch = f.Cast(scratch, build.F32)
 	return a

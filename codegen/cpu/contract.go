@@ -204,7 +204,7 @@ func (r *roles) operand(k *kern.Kernel, n *kern.Node, outer []*kern.Var) Operand
 
 func (r *roles) gemm(k *kern.Kernel) *Gemm {
 	return &Gemm{Name: k.Name, Batch: extents(r.batch), M: extents(r.m), N: extents(r.n), K: extents(r.k),
-		A: r.operand(k, r.left, r.m), B: r.operand(k, r.right, r.n), Packed: k.Packed,
+		A: r.operand(k, r.left, r.m), B: r.operand(k, r.right, r.n), Packed: k.Packed, Multiply: ir.DType(r.contract.I),
 		Rows: max(k.Tile.Rows, 1), Cols: max(k.Tile.Cols, 1)}
 }
 
@@ -281,7 +281,7 @@ func (r *roles) fetch(f *build.Func, k *kern.Kernel, far []*kern.Node, s *Segmen
 		}
 		d := k.Bufs[n.Buf].DType
 		p := f.At(f.SlotPtr(s.Args, n.Buf, storage(d)), off)
-		for i := 0; i < f.Module.Target.NR(); i += 64 / d.Size() {
+		for i := 0; i < f.Target.NR(); i += 64 / d.Size() {
 			f.Prefetch(f.Offset(p, i), n.Prim == kern.Store, 3)
 		}
 	}
@@ -648,7 +648,7 @@ func PackBytes(k *kern.Kernel) int {
 	}
 	n := 0
 	for _, t := range build.Targets() {
-		n = max(n, 4*PackedFloats(t, points(r.batch), points(r.n), points(r.k)))
+		n = max(n, 4*PackedFloats(t, ir.DType(r.contract.I), points(r.batch), points(r.n), points(r.k)))
 	}
 	return n
 }
@@ -663,7 +663,7 @@ func packRoles(k *kern.Kernel) *roles {
 func packOf(k *kern.Kernel) *PackB {
 	r := packRoles(k)
 	return &PackB{Name: k.Name, Batch: extents(r.batch), N: extents(r.n), K: extents(r.k),
-		B: r.operand(k, r.right, r.n), Slot: len(k.Bufs) - 1, Chunks: max(k.Chunks, 1)}
+		B: r.operand(k, r.right, r.n), Multiply: ir.DType(r.contract.I), Slot: len(k.Bufs) - 1, Chunks: max(k.Chunks, 1)}
 }
 
 func init() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/ir"
 )
 
 // Packing a left operand costs as much as multiplying it with about 30
@@ -192,7 +193,7 @@ func (p *picture) band(limit int) (rows, floats int) {
 // pad writes the rows of the padded picture that count rows of patches from
 // row y of picture n on need to dst, and up to a vector more.
 func (p *picture) pad(f *build.Func, base, n, y, count, dst V) {
-	lanes := f.Module.Target.Lanes
+	lanes := f.Target.Lanes
 	first := f.Mul(y, build.Int(int64(p.sy)))
 	rows := f.Add(f.Mul(f.Sub(count, build.Int(1)), build.Int(int64(p.sy))), build.Int(int64(p.kh)))
 	src := f.At(base, f.Mul(n, build.Int(int64(p.each))))
@@ -396,7 +397,7 @@ type directLayout struct {
 // directLayout returns nil if g is not read in place on t.
 func (g *Gemm) directLayout(t *build.Target) *directLayout {
 	d := g.direct(g.Packed)
-	if d.form == packedForm {
+	if d.form == packedForm || multiplies(t, g.Multiply) != ir.F32 {
 		return nil
 	}
 	l := &directLayout{direct: d, g: g, t: t, m: product(g.M), n: product(g.N), k: product(g.K), pic: d.a, known: map[tile]bool{}}
@@ -549,7 +550,7 @@ func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row,
 	line := build.Int(int64(l.line))
 	nr := build.Int(int64(t.NR()))
 	a := g.A.base(f, args, position)
-	b := f.At(f.SlotPtr(args, g.B.Slot, build.F32), f.Mul(batch, build.Int(int64(packedFloats(t, l.n, l.k)))))
+	b := f.At(f.SlotPtr(args, g.B.Slot, build.F32), f.Mul(batch, build.Int(int64(packedFloats(t, ir.F32, l.n, l.k)))))
 	first := f.UDiv(row, line)
 	last := f.Min(f.Add(first, build.Int(int64(ceilDiv(l.rows, l.line)))), build.Int(int64(l.m/l.line)))
 	lines := func(l0, count V, a V, pitch int, segs, skip int) {

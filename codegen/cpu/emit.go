@@ -84,7 +84,7 @@ func scalar(d ir.DType) types.Type {
 }
 
 func newEmitter(f *build.Func, k *kern.Kernel, args build.V) *emitter {
-	t := f.Module.Target
+	t := f.Target
 	e := &emitter{Func: f, target: t, k: k, vl: t.Lanes, unit: 1,
 		vars: make([]build.V, k.NumVars), vals: make([]*val, k.NumNodes), uses: make([]int, k.NumNodes)}
 	for i, b := range k.Bufs {

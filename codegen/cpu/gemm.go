@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/ir"
 )
 
 // Gemm is a kernel that multiplies matrices: for each batch, row m and column n,
@@ -20,6 +21,10 @@ type Gemm struct {
 	// Slot is used. Otherwise B is packed again for each chunk, which pays when a batch is one
 	// chunk high.
 	Packed bool
+	// Multiply is the type that operands, which are numbers of it, are multiplied in, if the target can: F16, in which
+	// short sums are made too, or BF16. Otherwise, and for the zero value, it is F32. Few rows and
+	// convolutions are always multiplied in F32.
+	Multiply ir.DType
 	// Rows and Cols fix the chunks: chunk (b, i, j), numbered in this order, does rows
 	// [i*Rows, (i+1)*Rows) of batch b and the register tiles that start in columns
 	// [j*Cols, (j+1)*Cols). About 1e8 operations a chunk are at most 1 ms.
@@ -41,7 +46,7 @@ type Segment struct {
 
 // Store writes the segment to p, the place of its first element.
 func (s *Segment) Store(f *build.Func, p V) {
-	lanes := f.Module.Target.Lanes
+	lanes := f.Target.Lanes
 	for i, v := range s.Acc {
 		f.MaskStore(v, f.Offset(p, i*lanes), s.mask(i))
 	}
@@ -120,12 +125,15 @@ func (l *layout) take(bytes int) int {
 // gemmLayout holds what EmitGemm and Scratch both need.
 type gemmLayout struct {
 	layout
-	m, n, k                  int // totals
-	kc, blocks               int // of the summed dimension
-	mc                       int // rows of a packed left block
-	panels                   int // of B
-	a, tile, b, temp, tables int // offsets in scratch
-	ldc                      int // of the tile: NR, or that of a whole chunk if there are several blocks
+	t                        *build.Target // with the product's register tile
+	in                       ir.DType      // that it multiplies in
+	m, n, k                  int           // totals
+	kc, blocks               int           // of the summed dimension
+	mc                       int           // rows of a packed left block
+	panels                   int           // of B
+	a, tile, b, temp, tables int           // offsets in scratch
+	pairs                    int           // of A's panels in pairs of bf16
+	ldc                      int           // of the tile: NR, or that of a whole chunk if there are several blocks
 	av, bv                   *view
 	aSum, bSum               bool // the view's rows are the summed dimensions
 	direct                   bool // B is read where it lies
@@ -134,7 +142,9 @@ type gemmLayout struct {
 }
 
 func (g *Gemm) layout(t *build.Target) *gemmLayout {
-	l := &gemmLayout{m: product(g.M), n: product(g.N), k: product(g.K)}
+	l := &gemmLayout{m: product(g.M), n: product(g.N), k: product(g.K), in: multiplies(t, g.Multiply)}
+	l.t = tileOf(t, l.in)
+	t = l.t
 	l.av, l.aSum = oriented(&g.A, g.M, g.K)
 	l.kc = kBlock(l.k, t.KC)
 	if !g.Packed {
@@ -153,7 +163,11 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	}
 	l.panels = ceilDiv(l.n, t.NR())
 	if l.aSum {
-		l.a = l.take(4 * (l.mc*l.kc + (ceilDiv(l.mc, mostRows(t, true))+1)*panelWidth(t)))
+		size := 4 * (l.mc*l.kc + (ceilDiv(l.mc, mostRows(t, true, l.in))+1)*panelWidth(t))
+		l.a = l.take(size)
+		if l.in == ir.BF16 {
+			l.pairs = l.take(size)
+		}
 	} else {
 		l.a = l.take(4 * (l.mc + t.Lanes) * aStride(t))
 	}
@@ -175,7 +189,7 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	}
 	if !g.Packed {
 		// Reading B in place saves a copy that one panel of rows would not repay.
-		l.direct = l.bSum && l.m <= t.MR && l.bv.matrix() && g.B.Formula == nil
+		l.direct = l.bSum && l.m <= t.MR && l.bv.matrix() && g.B.Formula == nil && l.in == ir.F32
 		width := t.NR()
 		if byColumns && l.bv.matrix() {
 			l.group = ceilDiv(groupColumns, t.NR())
@@ -235,9 +249,10 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 	}
 	f, args, c0, c1, scratch := m.Kernel(g.Name)
 	l := g.layout(m.Target)
+	f.Target = l.t
 	floats := func(offset int) V { return f.Cast(f.Offset(scratch, offset), build.F32) }
-	e := &gemmKernel{Func: f, g: g, l: l, t: m.Target, args: args,
-		aBlock: floats(l.a), tile: floats(l.tile), bPanel: floats(l.b), temp: floats(l.temp), table: f.Cast(f.Offset(scratch, l.tables), build.I64)}
+	e := &gemmKernel{Func: f, g: g, l: l, t: l.t, args: args,
+		aBlock: floats(l.a), pairs: floats(l.pairs), tile: floats(l.tile), bPanel: floats(l.b), temp: floats(l.temp), table: f.Cast(f.Offset(scratch, l.tables), build.I64)}
 	if l.together > 1 {
 		e.together(c0, c1)
 	} else {
@@ -250,14 +265,14 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 // gemmKernel emits one product with packed operands.
 type gemmKernel struct {
 	*build.Func
-	g                                 *Gemm
-	l                                 *gemmLayout
-	t                                 *build.Target
-	args                              V
-	aBlock, tile, bPanel, temp, table V // scratch
-	batch                             V
-	as, bs                            *source // operands in the batch, and
-	packed                            V       // B's panels if they come packed
+	g                                        *Gemm
+	l                                        *gemmLayout
+	t                                        *build.Target
+	args                                     V
+	aBlock, pairs, tile, bPanel, temp, table V // scratch
+	batch                                    V
+	as, bs                                   *source // operands in the batch, and
+	packed                                   V       // B's panels if they come packed
 }
 
 // piece is a part of a chunk: rows and panels of columns, and what is summed of them.
@@ -277,7 +292,7 @@ func (e *gemmKernel) open(batch V) {
 	position := digits(e.Func, batch, e.g.Batch)
 	e.as = bind(e.Func, e.l.av, e.args, position, e.table)
 	if e.g.Packed {
-		e.packed = e.At(e.SlotPtr(e.args, e.g.B.Slot, build.F32), e.Mul(batch, c64(packedFloats(e.t, e.l.n, e.l.k))))
+		e.packed = e.At(e.SlotPtr(e.args, e.g.B.Slot, build.F32), e.Mul(batch, c64(packedFloats(e.t, e.l.in, e.l.n, e.l.k))))
 	} else {
 		e.bs = bind(e.Func, e.l.bv, e.args, position, e.table)
 	}
@@ -292,7 +307,7 @@ func (e *gemmKernel) panelsFrom(col V) V {
 func (e *gemmKernel) piece(m0, m1, col, c V) *piece {
 	x := &piece{m0: m0, mc: e.Sub(m1, m0), first: e.panelsFrom(col), last: e.panelsFrom(e.Add(col, c64(1))), c: c}
 	// Rows in equal panels: a tile of 13 rows is as fast as one of 14.
-	x.count = e.CeilDiv(x.mc, int64(mostRows(e.t, e.l.aSum)))
+	x.count = e.CeilDiv(x.mc, int64(mostRows(e.t, e.l.aSum, e.l.in)))
 	x.q, x.extra = e.UDiv(x.mc, x.count), e.URem(x.mc, x.count)
 	return x
 }
@@ -346,7 +361,7 @@ func (e *gemmKernel) together(c0, c1 V) {
 		from := e.Select(same, e.panelsFrom(e.URem(first, colRuns)), c64(0))
 		to := e.Select(same, e.panelsFrom(e.Add(e.URem(last, colRuns), c64(1))), c64(e.l.panels))
 		e.blocks(func(k0, kc V) {
-			e.bs.packRows(k0, kc, from, to, c64(e.l.n), e.temp, e.bPanel)
+			e.packRight(k0, kc, from, to)
 			e.Range(c64(0), count, c64(1), func(i V) {
 				chunk := e.Add(first, i)
 				col := e.URem(chunk, colRuns)
@@ -361,11 +376,44 @@ func (e *gemmKernel) together(c0, c1 V) {
 
 // packLeft packs a block of A.
 func (e *gemmKernel) packLeft(x *piece, k0, kc V) {
-	if e.l.aSum {
-		e.as.packPanels(k0, kc, x.m0, x.mc, c64(e.l.m), x.count, x.q, x.extra, e.temp, e.aBlock, e.l.mc)
-	} else {
+	to16 := narrower{e.Func, e.l.in}
+	if !e.l.aSum {
 		e.as.load(x.m0, x.mc, k0, kc, e.aBlock, aStride(e.t))
+		if e.l.in != ir.F32 {
+			to16.rows(e.aBlock, x.mc, aStride(e.t), kc)
+		}
+		return
 	}
+	e.as.packPanels(k0, kc, x.m0, x.mc, c64(e.l.m), x.count, x.q, x.extra, e.temp, e.aBlock, e.l.mc)
+	if e.l.in == ir.F32 {
+		return
+	}
+	e.Range(c64(0), x.count, c64(1), func(p V) {
+		r0, rows := panelRows(e.Func, p, x.q, x.extra)
+		at := panelAt(e.Func, p, r0, kc)
+		to16.panel(e.At(e.aBlock, at), e.At(e.left(), at), kc, rows)
+	})
+}
+
+// left is where the micro-kernels find a block of A.
+func (e *gemmKernel) left() V {
+	if e.l.aSum && e.l.in == ir.BF16 {
+		return e.pairs
+	}
+	return e.aBlock
+}
+
+// packRight packs panels [first, last) of B, one after the other.
+func (e *gemmKernel) packRight(k0, kc, first, last V) {
+	e.bs.packRows(k0, kc, first, last, c64(e.l.n), e.temp, e.bPanel)
+	if e.l.in == ir.F32 {
+		return
+	}
+	nr := c64(e.t.NR())
+	e.Range(c64(0), e.Sub(last, first), c64(1), func(j V) {
+		p := e.At(e.bPanel, e.Mul(j, e.Mul(kc, nr)))
+		narrower{e.Func, e.l.in}.panel(p, p, kc, nr)
+	})
 }
 
 // multiply does a block of the sum for a piece whose A is packed.
@@ -376,7 +424,7 @@ func (e *gemmKernel) multiply(x *piece, k0, kc V) {
 	}
 	e.Range(x.first, x.last, c64(e.l.group), func(group0 V) {
 		group1 := e.Min(e.Add(group0, c64(e.l.group)), x.last)
-		e.bs.packRows(k0, kc, group0, group1, c64(e.l.n), e.temp, e.bPanel)
+		e.packRight(k0, kc, group0, group1)
 		e.Range(group0, group1, c64(1), func(j V) { e.panel(x, k0, kc, j, group0) })
 	})
 }
@@ -391,7 +439,10 @@ func (e *gemmKernel) panel(x *piece, k0, kc, j, group0 V) {
 	size := f.Mul(kc, nr)
 	switch {
 	case g.Packed:
-		b = f.At(e.packed, f.Add(f.Mul(k0, c64(l.panels*e.t.NR())), f.Mul(j, size)))
+		b = f.At(e.packed, panelOf(f, l.in, k0, kc, j, l.panels))
+		if l.in != ir.F32 {
+			size = f.Mul(halved(f, kc), nr)
+		}
 		next = f.At(b, size)
 	case l.direct:
 		r := f.If(f.Le(nr, rem), func() []V {
@@ -408,6 +459,9 @@ func (e *gemmKernel) panel(x *piece, k0, kc, j, group0 V) {
 		next = b
 	default:
 		e.bs.packPanel(l.bSum, k0, kc, n0, rem, e.temp, e.bPanel)
+		if l.in != ir.F32 {
+			narrower{f, l.in}.panel(e.bPanel, e.bPanel, kc, nr)
+		}
 	}
 	// Where the sum has several blocks, tiles wait in scratch memory for the last one.
 	ends := func(body func()) {
@@ -437,7 +491,7 @@ func (e *gemmKernel) panel(x *piece, k0, kc, j, group0 V) {
 		if g.Fetch != nil {
 			ends(func() { g.fetch(f, e.args, e.batch, f.Add(x.m0, r0), rows, n0) })
 		}
-		callMicro(f, rows, l.aSum, f.At(e.aBlock, a), b, c, kc, ldb, c64(l.ldc), k0, ahead, step)
+		callMicro(f, rows, l.aSum, l.in, f.At(e.left(), a), b, c, kc, ldb, c64(l.ldc), k0, ahead, step)
 		ends(func() { g.finish(f, l, e.args, e.batch, f.Add(x.m0, r0), rows, n0, rem, c) })
 	})
 }
@@ -497,7 +551,7 @@ func (g *Gemm) fetch(f *build.Func, args, batch, m0, rows, n0 V) {
 
 // finish runs the epilogue over a finished tile.
 func (g *Gemm) finish(f *build.Func, l *gemmLayout, args, batch, m0, rows, n0, rem, c V) {
-	t := f.Module.Target
+	t := f.Target
 	run := func(masks []V) {
 		f.Range(build.Int(0), rows, build.Int(1), func(r V) {
 			s := &Segment{Args: args, Batch: batch, Row: f.Add(m0, r), Col: n0, Mask: masks}

@@ -406,7 +406,7 @@ func (x *run) begin() {
 // vector is a vector of elements from number at+u on, 0 in lanes out of mask; nil is all.
 func (x *run) vector(at V, u int, mask V) V {
 	f, op := x.s.f, x.s.v.op
-	lanes := f.Module.Target.Lanes
+	lanes := f.Target.Lanes
 	load := func(op *Operand, p V) V {
 		return op.float32(f, f.MaskLoad(build.VecOf(lanes, op.elem()), f.Offset(f.At(p, at), u), mask))
 	}
@@ -432,7 +432,7 @@ func (x *run) vector(at V, u int, mask V) V {
 // copy writes n elements; the last vector's store is whole.
 func (x *run) copy(dst, n V) {
 	s, f := x.s, x.s.f
-	lanes := f.Module.Target.Lanes
+	lanes := f.Target.Lanes
 	x.begin()
 	if c, ok := build.ConstInt(n); ok && c%int64(lanes) == 0 && c <= int64(8*lanes) {
 		for i := 0; i < int(c); i += lanes {
@@ -464,7 +464,7 @@ func (x *run) copy(dst, n V) {
 // window writes the elements lo <= i < hi of n and makes the others 0.
 func (x *run) window(dst, n, lo, hi V) {
 	s, f := x.s, x.s.f
-	lanes := f.Module.Target.Lanes
+	lanes := f.Target.Lanes
 	x.begin()
 	hi = f.Min(hi, n)
 	f.Range(build.Int(0), n, build.Int(int64(lanes)), func(i V) {
@@ -477,7 +477,7 @@ func (x *run) window(dst, n, lo, hi V) {
 // zero writes n zeros.
 func (s *source) zero(dst, n V) {
 	f := s.f
-	lanes := f.Module.Target.Lanes
+	lanes := f.Target.Lanes
 	f.Range(build.Int(0), n, build.Int(int64(lanes)), func(i V) {
 		s.store(build.Zero(f.Module.Vec()), f.At(dst, i), f.LaneMask(lanes, f.Sub(n, i)))
 	})

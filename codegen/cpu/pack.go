@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
+	"github.com/gouache-ml/gouache/ir"
 )
 
 // PackB is a kernel that copies the right operand of a Gemm into the order in which the
@@ -13,15 +14,27 @@ type PackB struct {
 	Name        string
 	Batch, N, K []int
 	B           Operand
-	Slot        int // argument slot of the packed buffer, of PackedFloats elements
-	Chunks      int // into which the panels are divided
+	Multiply    ir.DType // that of the Gemm
+	Slot        int      // argument slot of the packed buffer, of PackedFloats elements
+	Chunks      int      // into which the panels are divided
 }
 
-// PackedFloats is the number of float32 elements of batches packed operands of k rows and n
-// columns for target t.
-func PackedFloats(t *build.Target, batches, n, k int) int { return batches * packedFloats(t, n, k) }
+// PackedFloats is the number of float32 elements that batches packed operands of k rows and n
+// columns take on target t, for a Gemm with that Multiply.
+func PackedFloats(t *build.Target, multiply ir.DType, batches, n, k int) int {
+	in := multiplies(t, multiply)
+	return batches * packedFloats(tileOf(t, in), in, n, k)
+}
 
-func packedFloats(t *build.Target, n, k int) int { return roundUp(n, t.NR()) * k }
+func packedFloats(t *build.Target, in ir.DType, n, k int) int {
+	if in != ir.F32 {
+		k = ceilDiv(k, 2)
+	}
+	return roundUp(n, t.NR()) * k
+}
+
+// narrowCols is how many elements of the sum are packed in f32 before they are narrowed: 64 columns of them stay in the L1 cache.
+const narrowCols = 64
 
 // packCols is how many columns of k packPanel transposes at a time.
 const packCols = 64
@@ -39,14 +52,21 @@ func (p *PackB) Scratch(t *build.Target) int { return p.layout(t).size }
 
 type packLayout struct {
 	layout
-	temp, table int
-	v           *view
-	sum         bool
+	t                  *build.Target // with the product's register tile
+	in                 ir.DType      // that it multiplies in
+	temp, table, panel int
+	v                  *view
+	sum                bool
 }
 
 func (p *PackB) layout(t *build.Target) *packLayout {
-	l := &packLayout{}
+	l := &packLayout{in: multiplies(t, p.Multiply)}
+	l.t = tileOf(t, l.in)
+	t = l.t
 	l.v, l.sum = oriented(&p.B, p.N, p.K)
+	if l.in != ir.F32 {
+		l.panel = l.take(4 * narrowCols * t.NR())
+	}
 	l.temp = l.take(packTemp(t))
 	l.table = l.take(l.v.tableBytes())
 	return l
@@ -60,14 +80,17 @@ func EmitPackB(m *build.Module, p *PackB) error {
 	if p.Chunks < 1 {
 		return fmt.Errorf("internal: %s: pack: %d chunks", p.Name, p.Chunks)
 	}
-	t, l := m.Target, p.layout(m.Target)
+	l := p.layout(m.Target)
+	t := l.t
 	n, k := product(p.N), product(p.K)
 	nr := int64(t.NR())
 	panels := ceilDiv(n, t.NR())
 	kcMax := kBlock(k, t.KC)
 	units := build.Int(int64(product(p.Batch) * panels))
 	f, args, c0, c1, scratch := m.Kernel(p.Name)
+	f.Target = t
 	temp := f.Cast(f.Offset(scratch, l.temp), build.F32)
+	wide := f.Cast(f.Offset(scratch, l.panel), build.F32)
 	table := f.Cast(f.Offset(scratch, l.table), build.I64)
 	chunks := build.Int(int64(p.Chunks))
 	lo := f.UDiv(f.Mul(units, c0), chunks)
@@ -76,23 +99,41 @@ func EmitPackB(m *build.Module, p *PackB) error {
 		batch := f.UDiv(u, build.Int(int64(panels)))
 		j := f.URem(u, build.Int(int64(panels)))
 		s := bind(f, l.v, args, digits(f, batch, p.Batch), table)
-		dst := f.At(f.SlotPtr(args, p.Slot, build.F32), f.Mul(batch, build.Int(int64(packedFloats(t, n, k)))))
+		dst := f.At(f.SlotPtr(args, p.Slot, build.F32), f.Mul(batch, build.Int(int64(packedFloats(t, l.in, n, k)))))
 		n0 := f.Mul(j, build.Int(nr))
+		rem := f.Sub(build.Int(int64(n)), n0)
 		f.Range(build.Int(0), build.Int(int64(k)), build.Int(int64(kcMax)), func(k0 V) {
 			kc := f.Min(build.Int(int64(kcMax)), f.Sub(build.Int(int64(k)), k0))
-			panel := f.At(dst, f.Add(f.Mul(k0, build.Int(int64(panels)*nr)), f.Mul(f.Mul(j, kc), build.Int(nr))))
-			s.packPanel(l.sum, k0, kc, n0, f.Sub(build.Int(int64(n)), n0), temp, panel)
+			panel := f.At(dst, panelOf(f, l.in, k0, kc, j, panels))
+			if l.in == ir.F32 {
+				s.packPanel(l.sum, k0, kc, n0, rem, temp, panel)
+				return
+			}
+			f.Range(build.Int(0), kc, build.Int(narrowCols), func(i V) {
+				part := f.Min(build.Int(narrowCols), f.Sub(kc, i))
+				s.packPanel(l.sum, f.Add(k0, i), part, n0, rem, temp, wide)
+				narrower{f, l.in}.panel(wide, f.At(panel, f.Mul(halved(f, i), build.Int(nr))), part, build.Int(nr))
+			})
 		})
 	})
 	f.Return()
 	return nil
 }
 
+// panelOf is where in a packed operand panel j of a block of the sum begins, of kc elements from k0 on.
+func panelOf(f *build.Func, in ir.DType, k0, kc, j V, panels int) V {
+	if in != ir.F32 {
+		k0, kc = halved(f, k0), halved(f, kc)
+	}
+	nr := build.Int(int64(f.Target.NR()))
+	return f.Add(f.Mul(k0, f.Mul(build.Int(int64(panels)), nr)), f.Mul(f.Mul(j, kc), nr))
+}
+
 // packPanel writes rows [k0, k0+kc) of columns [n0, n0+NR) to panel; columns beyond the rem that
 // are left become 0. sum says that the view's rows are k.
 func (s *source) packPanel(sum bool, k0, kc, n0, rem, temp, panel V) {
 	f := s.f
-	t := f.Module.Target
+	t := f.Target
 	nr := build.Int(int64(t.NR()))
 	if sum {
 		s.exact = len(s.v.outer) > 0 && s.v.runLen%t.Lanes != 0
@@ -147,7 +188,7 @@ func (s *source) packPanel(sum bool, k0, kc, n0, rem, temp, panel V) {
 // along the rows, so that the processor runs ahead and no cache line is fetched twice.
 func (s *source) packRows(k0, kc, first, last, n, temp, dst V) {
 	f := s.f
-	nr := build.Int(int64(f.Module.Target.NR()))
+	nr := build.Int(int64(f.Target.NR()))
 	whole := f.Min(last, f.UDiv(n, nr))
 	s.copyPanels(k0, kc, f.Mul(first, nr), f.Sub(whole, first), dst)
 	f.When(f.Lt(whole, last), func() {
@@ -160,7 +201,7 @@ func (s *source) packRows(k0, kc, first, last, n, temp, dst V) {
 // are k, from column n0 on, one panel after the other to dst.
 func (s *source) copyPanels(k0, kc, n0, count, dst V) {
 	f := s.f
-	t := f.Module.Target
+	t := f.Target
 	nr := build.Int(int64(t.NR()))
 	pitch := stepOf(s.v.rows)
 	x := &run{s: s}
@@ -195,7 +236,7 @@ const panelTurn = 8
 // element panelAt. A block has at most most rows.
 func (s *source) packPanels(k0, kc, m0, mc, m, count, q, extra, temp, dst V, most int) {
 	f := s.f
-	t := f.Module.Target
+	t := f.Target
 	width := panelWidth(t)
 	x := &run{s: &source{f: f, v: &view{op: &Operand{}}}} // rows in temp
 	if s.v.matrix() {
@@ -261,12 +302,12 @@ func panelRows(f *build.Func, p, q, extra V) (first, rows V) {
 
 // panelAt is where packPanels begins panel p, whose first row is r0.
 func panelAt(f *build.Func, p, r0, kc V) V {
-	return f.Add(f.Mul(r0, kc), f.Mul(p, build.Int(int64(panelWidth(f.Module.Target)))))
+	return f.Add(f.Mul(r0, kc), f.Mul(p, build.Int(int64(panelWidth(f.Target)))))
 }
 
 // zeroFill writes n zeros, n rounded up to whole vectors.
 func zeroFill(f *build.Func, dst, n V) {
-	f.Range(build.Int(0), n, build.Int(int64(f.Module.Target.Lanes)), func(i V) {
+	f.Range(build.Int(0), n, build.Int(int64(f.Target.Lanes)), func(i V) {
 		f.Store(build.Zero(f.Module.Vec()), f.At(dst, i))
 	})
 }

@@ -48,7 +48,7 @@ type elements struct {
 // begin computes what is the same throughout a run: scalars[i] is the value of
 // load i there, or nil where it has one for each element.
 func (x *Formula) begin(f *build.Func, scalars []V) *elements {
-	e := &emitter{Func: f, target: f.Module.Target, k: x.k, vl: f.Module.Target.Lanes, unit: 1, vals: make([]*val, x.k.NumNodes),
+	e := &emitter{Func: f, target: f.Target, k: x.k, vl: f.Target.Lanes, unit: 1, vals: make([]*val, x.k.NumNodes),
 		scopes: []*scope{{splats: map[*val]V{}}}}
 	y := &elements{e: e, x: x, inverse: map[*kern.Node]*val{}}
 	for i, l := range x.loads {

@@ -27,7 +27,7 @@ import (
 type flags struct {
 	System string   `help:"System to compile." required:"" placeholder:"NAME"`
 	Output string   `name:"output" short:"o" help:"Folder of the generated package." required:"" placeholder:"DIR"`
-	Target []string `help:"Processors or GPUs to compile for; native is this machine's processor (default: all processors)." placeholder:"NAME"`
+	Target []string `help:"Processors or GPUs to compile for; native is this machine's processor (default: x86-64-v4, x86-64-v3 and arm64)." placeholder:"NAME"`
 	Ptxas  string   `help:"NVIDIA's assembler, for GPUs: packages get machine code beside the PTX and load at once on GPUs of just the targets (default: none, their driver assembles the PTX)." env:"GOUACHE_PTXAS" placeholder:"PATH"`
 	Quiet  bool     `short:"q" help:"Print errors only."`
 
@@ -113,6 +113,9 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	}})
 	if err != nil {
 		return err
+	}
+	for _, note := range generator.notes(sys.Kernels) {
+		fmt.Fprintf(w, "gouachec: %s\n", note)
 	}
 	planned := time.Since(start)
 	o := glue.Options{ImportPath: importPath, Runner: s.Runner}

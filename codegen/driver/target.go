@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cuda/ptx/ptxas"
 	"github.com/gouache-ml/gouache/codegen/glue"
 	"github.com/gouache-ml/gouache/codegen/pipeline"
+	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
 	device "github.com/gouache-ml/gouache/runtime/device/cpu"
 )
@@ -23,6 +25,7 @@ type generator struct {
 	backend pipeline.Backend
 	tool    string // what the time of compile is spent in
 	compile func(ctx context.Context, kernels []*kern.Kernel) ([]glue.Object, error)
+	notes   func(kernels []*kern.Kernel) []string // what a user should know of kernels
 }
 
 // generatorFor finds the generator for targets by name, all processors if there are none. What it
@@ -59,7 +62,7 @@ func generatorFor(names []string, ptxas string) (func() (*generator, error), err
 	case len(gpus) > 0:
 		return func() (*generator, error) { return forGPUs(gpus, ptxas) }, nil
 	case len(processors) == 0:
-		processors = build.Targets()
+		processors = build.Defaults()
 	}
 	return func() (*generator, error) { return forProcessors(processors) }, nil
 }
@@ -80,7 +83,28 @@ func forProcessors(targets []*build.Target) (*generator, error) {
 		}
 		return out, nil
 	}
-	return &generator{cpu.Backend{}, "LLVM " + tools.Version, compile}, nil
+	notes := func(kernels []*kern.Kernel) []string { return withoutF16(kernels, targets) }
+	return &generator{cpu.Backend{}, "LLVM " + tools.Version, compile, notes}, nil
+}
+
+// withoutF16 names the targets that multiply in f32 what -precision multiply=f16 asks for in f16.
+func withoutF16(kernels []*kern.Kernel, targets []*build.Target) []string {
+	asked := slices.ContainsFunc(kernels, func(k *kern.Kernel) bool {
+		c := k.FindContract()
+		return c != nil && ir.DType(c.I) == ir.F16
+	})
+	var lack, have []string
+	for _, t := range build.Targets() {
+		if t.F16 {
+			have = append(have, t.Name)
+		} else if slices.Contains(targets, t) {
+			lack = append(lack, t.Name)
+		}
+	}
+	if !asked || len(lack) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("multiply=f16: %s multiplies in f32; in f16 do -target %s", strings.Join(lack, ", "), strings.Join(have, ", "))}
 }
 
 // forGPUs needs no tools: the driver assembles the code where it runs. With ptxas the result of
@@ -120,7 +144,7 @@ func forGPUs(targets []*cuda.Target, assembler string) (*generator, error) {
 		}
 		return out, nil
 	}
-	return &generator{cuda.Backend{}, used, compile}, nil
+	return &generator{cuda.Backend{}, used, compile, func([]*kern.Kernel) []string { return nil }}, nil
 }
 
 // assemble makes the binary of each text, several at a time.

@@ -251,7 +251,11 @@ func narrowProducts(f *ir.Func) {
 						args[i] = narrowed(a, d)
 					}
 				}
-				for i, r := range f.Append(in.Op, args...) {
+				op := in.Op
+				if m, ok := op.(ops.Multiplier); ok && f.Module.Precision.Multiply == ir.F16 && d == ir.F16 {
+					op = m.In(ir.F16)
+				}
+				for i, r := range f.Append(op, args...) {
 					if r.Type.DType != in.Results[i].Type.DType {
 						wide := ops.Cast(r, in.Results[i].Type.DType)
 						twin[typed{wide, d}] = r

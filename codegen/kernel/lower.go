@@ -120,7 +120,9 @@ func (e *emission) contraction() error {
 	if err != nil {
 		return err
 	}
-	e.done[in.Results[0]] = e.b.ContractOf(vars, x, gx, y, gy)
+	product := e.b.ContractOf(vars, x, gx, y, gy)
+	product.I = int64(c.Multiply)
+	e.done[in.Results[0]] = product
 	for _, v := range e.u.outs {
 		if e.u.stores(v) {
 			if err := e.output(v); err != nil {

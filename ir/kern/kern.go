@@ -18,7 +18,7 @@ const (
 	Store                // Buf[At] = Args[0]
 	Loop                 // sequential loop of Var over Body, with accumulators
 	Acc                  // accumulator number I of the loop Args[0]
-	Contract             // sum over Vars of Args[0]*Args[1], both as Expression says
+	Contract             // sum over Vars of Args[0]*Args[1], both as Expression says; I is in what, see below
 	Random               // uniform in (0,1): Philox4x32-10, see Builder.Random
 	Cast                 // to Type: f32->i32 truncates, bool->f32 gives 0 or 1
 	Round                // f32 to the nearest number of the storage type I, see Builder.Round
@@ -51,6 +51,11 @@ var primNames = [NumPrims]string{"const", "pos", "test", "load", "store", "loop"
 
 // String is the text name.
 func (p Prim) String() string { return primNames[p] }
+
+// A Contract's operands are numbers of the storage type I if that is F16 or BF16, and where there are
+// instructions for it processors multiply in that type. Of F16 they then also make sums over short runs, of
+// BF16 all sums are f32. F16 is more than the type of the operands: without it those are multiplied in
+// f32. GPUs always make f32 sums, in the operands' type.
 
 // Guard holds where Lo <= At < Hi.
 type Guard struct {

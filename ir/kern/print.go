@@ -128,6 +128,9 @@ func printScalar(b *strings.Builder, n *Node) {
 	case Acc:
 		fmt.Fprintf(b, " %%%d %d", n.Args[0].ID, n.I)
 	case Contract:
+		if n.I != 0 {
+			fmt.Fprintf(b, " %s", ir.DType(n.I))
+		}
 		for _, v := range n.Vars {
 			fmt.Fprintf(b, " %s<%d", v, v.Extent)
 		}

@@ -390,6 +390,13 @@ func (l *loops) operands(n *kern.Node) (constAt int) {
 			l.fail(at, "%%%d has no accumulator %d", loop.ID, n.I)
 		}
 	case kern.Contract:
+		if c := l.peek(); c != 'i' && c != '(' {
+			n.I = int64(l.dtype())
+			if d := ir.DType(n.I); d != ir.F16 && d != ir.BF16 {
+				l.fail(at, "no product is multiplied in %s; expected f16, bf16 or nothing", d)
+			}
+			l.skip()
+		}
 		for l.peek() == 'i' {
 			n.Vars = append(n.Vars, l.bind())
 			l.skip()

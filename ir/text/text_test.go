@@ -271,6 +271,21 @@ func TestParsedKernelComputes(t *testing.T) {
 	}
 }
 
+// The type that a product multiplies in is part of its text.
+func TestParsedProductKeepsItsType(t *testing.T) {
+	for _, d := range []ir.DType{ir.Invalid, ir.F16, ir.BF16} {
+		in := ""
+		if d != ir.Invalid {
+			in = d.String() + " "
+		}
+		src := "kernel @k(#0 f32[4] in, #1 f32[2] out) grid(i0<2) tile(1,1) chunks(1) {\n" +
+			"  %0 = contract " + in + "i1<2 (%1 = load #0[i0]) (%2 = load #0[i1]) : f32\n  store #1[i0], %0\n}\n"
+		if c := fixpoint(t, "k.ir", src).Kernels[0].FindContract(); ir.DType(c.I) != d {
+			t.Errorf("parsed %q: multiplies in %s", in, ir.DType(c.I))
+		}
+	}
+}
+
 // An operand of a product is an expression whose guards hold for the whole: it
 // is 0 at -1, not relu(0-1)+3.
 func TestParsedPrologueComputes(t *testing.T) {
@@ -326,6 +341,7 @@ func TestErrorsSayWhereAndWhatIsExpected(t *testing.T) {
 		{kernel + " %4 = load #0[i0] : f32\n %0 = contract i1<2 (%1 = load #0[i0] : f32; %2 = add %1 %4 : f32) (%3 = load #0[i1]) : f32\n", `f.ir:3:46: %4 is not defined in this operand`},
 		{kernel + " %0 = contract i1<2 (%1 = pos [i0] : i32; %2 = cast %1 : f32) (%3 = load #0[i1]) : f32\n", `f.ir:2:22: the operand is not arithmetic`},
 		{kernel + " %0 = contract i1<2 (%1 = load #0[i0] if 0 <= i0 < 2 : f32; %2 = neg %1 : f32) (%3 = load #0[i1]) : f32\n", `f.ir:2:22: the operand is not arithmetic`},
+		{kernel + " %0 = contract e6m9 i1<2 (%1 = load #0[i0]) (%3 = load #0[i1]) : f32\n", `f.ir:2:16: no product is multiplied in e6m9; expected f16, bf16 or nothing`},
 		{kernel + "}\n" + kernel + "}", `f.ir:3:1: kernel @k is defined twice`},
 		{"system @s\nmodel @m fingerprint=\"\" state=0 {\n program @p work=0 flops=0 {\n launch @k() !-", `f.ir:4:9: kernel @k is not defined above`},
 		{"system @s\n" + kernel + "}\nmodel @m fingerprint=\"\" state=0 {\n program @p work=0 flops=0 {\n launch @k() !-", `f.ir:6:9: @k has 0 arguments, expected 2 as (f32[4] in, f32[4] out)`},
@@ -410,6 +426,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("module @m\nglobal @w : f32[2] param init=normal(0x1p-3) decay !m.go:1\nfunc @f(%x : f32[2]) {\n block @b resblock backward {\n %1 = add %x, @w : f32[2] !m.go:2\n }\n result y = %1\n update @w = %1\n}\n")
 	f.Add("module @m\nfunc @f(%x : f32[2,3]) {\n %1 = transpose %x {perm=[1,0]} : f32[3,2] !-\n %2 = reduce_sum %1 {axes=[0]} : f32[1,2] !-\n}\n")
 	f.Add("kernel @k(#0 f32[6] in, #1 i32[2] in, #2 f32[6] out) grid(i0<2) tile(1,1) chunks(2) vector(i0) packed template t {A=1} scale=0x1p+00 {\n %1 = load #1[0] : i32\n %3 = loop i1<3 {\n %0 = load #0[i0*3 + %1*2 + -1] if 1 <= i1 < 3 : f32\n } sum %0\n %4 = acc %3 0 : f32\n store #2[i0], %4\n}\n")
+	f.Add("kernel @k(#0 f16[6] in, #1 f32[6] out) grid(i0<2) tile(1,1) chunks(2) {\n %0 = contract f16 i1<3 (%1 = load #0[i1]) (%3 = load #0[i0]) : f32\n store #1[i0], %0\n}\n")
 	f.Add("kernel @k(#0 f32[6] in, #1 f32[6] out) grid(i0<2) tile(1,1) chunks(2) {\n %0 = contract i1<3 (%1 = load #0[i1] : f32; %2 = abs %1 : f32 if 1 <= i1 < 3) (%3 = load #0[i0]) : f32\n store #1[i0], %0\n}\n")
 	f.Add("system @s\nkernel @k(#0 f32[6] inout) tile(0,0) chunks(1) {\n}\nmodel @m fingerprint=ab state=64 {\n global @w : f32[6] state offset=0 !-\n program @p work=0 flops=1 {\n buffer #0 \"@w\" : f32[6] bytes=24 state offset=0 live=-1:1\n input #0\n launch @k(#0) block=@b backward values=\"%1\" !-\n output y #0\n}\n}\n")
 	f.Fuzz(func(t *testing.T, src string) {

@@ -18,7 +18,7 @@ import (
 )
 
 // presets are the precisions that one small transformer is compiled with.
-var presets = []string{"fp32", "bf16", "paper", "paper,scaling=none", "paper,scaling=loss", "paper,scale=exact", "bf16,scaling=resblock"}
+var presets = []string{"fp32", "bf16", "paper", "paper,scaling=none", "paper,scaling=loss", "paper,scale=exact", "paper,multiply=f16", "bf16,scaling=resblock"}
 
 // compilePresets compiles it, wide enough that its weights have the paper's
 // moments.
@@ -133,6 +133,7 @@ func TestPresetsLearnAlike(t *testing.T) {
 	}
 	want := losses["fp32"]
 	for name, got := range losses {
+		t.Logf("%s: loss %.6f, %+.2g of fp32's", name, got, got/want-1)
 		near := 1e-3 // 1.0e-4 for f16
 		if strings.HasPrefix(name, "bf16") {
 			near = 2e-2 // 9.8e-3
@@ -161,7 +162,7 @@ func TestPaperStoresWhatItSays(t *testing.T) {
 }
 
 func TestPresetsHaveTheSameBitsOnAnyNumberOfThreads(t *testing.T) {
-	for _, name := range []string{"paper", "bf16"} {
+	for _, name := range []string{"paper", "paper,multiply=f16", "bf16"} {
 		var first []byte
 		for _, threads := range []int{1, 2, 3} {
 			m := preset(t, name, threads)

@@ -110,7 +110,7 @@ func TestMasksLimitLoadsAndStores(t *testing.T) {
 	m := newMachine(t)
 	var lanes int
 	body := func(k *build.Func, args V) {
-		lanes = k.Module.Target.Lanes
+		lanes = k.Target.Lanes
 		vt := k.Module.Vec()
 		p := k.SlotPtr(args, 0, build.F32)
 		mask := k.LaneMask(lanes, k.Slot(args, 1))
@@ -138,7 +138,7 @@ func TestTransposeReduceAndGather(t *testing.T) {
 	lanes := 0
 	body := func(k *build.Func, args V) {
 		vt := k.Module.Vec()
-		lanes = k.Module.Target.Lanes
+		lanes = k.Target.Lanes
 		p := k.SlotPtr(args, 0, build.F32)
 		rows := make([]V, lanes)
 		for i := range rows {

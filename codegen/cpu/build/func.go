@@ -11,6 +11,7 @@ import (
 // Func is a function under construction.
 type Func struct {
 	Module *Module
+	Target *Target // the module's, or that with another register tile
 	fn     *ir.Func
 	b      *ir.Block
 	blocks int

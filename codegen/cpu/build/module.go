@@ -60,7 +60,7 @@ func (m *Module) Func(name string, l Linkage, params ...*ir.Param) *Func {
 	case Internal:
 		f.Linkage = enum.LinkageInternal
 	}
-	k := &Func{Module: m, fn: f}
+	k := &Func{Module: m, Target: m.Target, fn: f}
 	k.b = f.NewBlock("entry")
 	return k
 }

@@ -11,6 +11,9 @@ import (
 // V is a value: an instruction's result, a parameter or a constant.
 type V = value.Value
 
+// Type is a scalar or vector type.
+type Type = types.Type
+
 // The scalar types.
 var (
 	Void = types.Void
@@ -23,6 +26,16 @@ var (
 	F32  = types.Float
 	F64  = types.Double
 )
+
+// bfloat is LLVM's type of that name, which llir lacks. Values of it exist in registers only: memory holds I16.
+type bfloat struct{ types.FloatType }
+
+// String is the type's name, and LLString how it is written in LLVM assembly.
+func (*bfloat) String() string   { return "bfloat" }
+func (*bfloat) LLString() string { return "bfloat" }
+
+// Equal reports whether u is bfloat too.
+func (*bfloat) Equal(u types.Type) bool { _, ok := u.(*bfloat); return ok }
 
 // PtrTo is the type of a pointer to t.
 func PtrTo(t types.Type) *types.PointerType { return types.NewPointer(t) }

@@ -1,6 +1,9 @@
 package build
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/llir/llvm/ir/constant"
 	"github.com/llir/llvm/ir/enum"
 	"github.com/llir/llvm/ir/types"
@@ -97,4 +100,18 @@ func (f *Func) Reduce(v V, op func(a, b V) V) V {
 func (f *Func) LaneMask(n int, rem V) V {
 	r := f.Trunc(f.Max(f.Min(rem, Int(int64(n))), Int(0)), I32)
 	return f.b.NewICmp(enum.IPredULT, Iota(n, I32), f.Splat(n, r))
+}
+
+// DotBF16 adds to each f32 lane of sum the products of two pairs of bf16, those in that lane of a and b, vectors of
+// I32 of one register: the lower half of one by the lower half of the other, the higher by the higher. Only targets
+// with BF16 have it. Subnormal numbers count as 0.
+func (f *Func) DotBF16(a, b, sum V) V {
+	n := Lanes(sum)
+	pairs := VecOf(2*n, &bfloat{})
+	name := fmt.Sprintf("llvm.x86.avx512bf16.dpbf16ps.%d", 32*n)
+	if strings.HasPrefix(f.Target.Triple, "aarch64") {
+		name = fmt.Sprintf("llvm.aarch64.neon.bfdot.v%df32.v%dbf16", n, 2*n)
+	}
+	fn := f.Module.declare(name, sum.Type(), sum.Type(), pairs, pairs)
+	return f.b.NewCall(fn, sum, f.b.NewBitCast(a, pairs), f.b.NewBitCast(b, pairs))
 }

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"runtime"
@@ -12,8 +13,9 @@ import (
 )
 
 // Targets lists the kernel variants this processor can run, the fastest first. Their names are
-// those of codegen/cpu: "x86-64-v4" (AVX-512 F, BW, CD, DQ, VL), "x86-64-v3" (AVX2, FMA, BMI) and
-// "arm64" (NEON, which every arm64 has).
+// those of codegen/cpu: "x86-64-v4" (AVX-512 F, BW, CD, DQ, VL), "x86-64-v3" (AVX2, FMA, BMI),
+// "arm64" (NEON, which every arm64 has), and those with arithmetic in 16 bits: "x86-64-v4-fp16" (AVX-512 FP16 too),
+// "x86-64-v4-bf16" (AVX-512 BF16, where there is no FP16) and "arm64-v8.6" (f16 vectors and dot products of bf16).
 func Targets() []string {
 	switch runtime.GOARCH {
 	case "amd64":
@@ -21,15 +23,52 @@ func Targets() []string {
 		v3 := x.HasAVX && x.HasAVX2 && x.HasFMA && x.HasBMI1 && x.HasBMI2 && x.HasPOPCNT && x.HasOSXSAVE
 		v4 := v3 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512CD && x.HasAVX512DQ && x.HasAVX512VL
 		switch {
+		case v4 && cpuinfoHas("avx512_fp16"):
+			return []string{"x86-64-v4-fp16", "x86-64-v4", "x86-64-v3"}
+		case v4 && x.HasAVX512BF16:
+			return []string{"x86-64-v4-bf16", "x86-64-v4", "x86-64-v3"}
 		case v4:
 			return []string{"x86-64-v4", "x86-64-v3"}
 		case v3:
 			return []string{"x86-64-v3"}
 		}
 	case "arm64":
+		if xcpu.ARM64.HasASIMDHP && hasBF16() {
+			return []string{"arm64-v8.6", "arm64"}
+		}
 		return []string{"arm64"}
 	}
 	return nil
+}
+
+// cpuinfoHas reports whether Linux lists a flag of the first processor. It asks the processor itself no more than
+// golang.org/x/sys/cpu does, which doesn't know all.
+func cpuinfoHas(flag string) bool {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "flags" {
+			return slices.Contains(strings.Fields(value), flag)
+		}
+	}
+	return false
+}
+
+// hasBF16 reports whether an arm64 has the dot products of bf16: bit 14 of what Linux calls HWCAP2 (26) among the
+// values it hands to a process.
+func hasBF16() bool {
+	vec, err := os.ReadFile("/proc/self/auxv")
+	if err != nil {
+		return false
+	}
+	for ; len(vec) >= 16; vec = vec[16:] {
+		if binary.NativeEndian.Uint64(vec) == 26 {
+			return binary.NativeEndian.Uint64(vec[8:])&(1<<14) != 0
+		}
+	}
+	return false
 }
 
 // BestTarget picks the fastest variant among those compiled into a program.

@@ -14,14 +14,14 @@ func TestBestTargetTakesTheFirstThatRuns(t *testing.T) {
 		}
 		return
 	}
-	got, err := BestTarget([]string{"arm64", "x86-64-v3", "x86-64-v4"})
+	got, err := BestTarget([]string{"arm64", "x86-64-v3", able[0], "x86-64-v4"})
 	if err != nil || got != able[0] {
 		t.Errorf("chose %q, %v; want %q", got, err, able[0])
 	}
 	if _, err := BestTarget([]string{"sm_90a"}); err == nil || !strings.Contains(err.Error(), "regenerate with -target "+able[0]) {
 		t.Errorf("no common target gives error %v", err)
 	}
-	if runtime.GOARCH == "arm64" && able[0] != "arm64" {
+	if runtime.GOARCH == "arm64" && able[len(able)-1] != "arm64" {
 		t.Errorf("arm64 runs %q", able)
 	}
 }
