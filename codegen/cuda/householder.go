@@ -323,13 +323,19 @@ func (h *reflector) reduce(j0 Value, n int, broken Value) {
 		for k := j + 1; k < n; k++ {
 			w[k] = h.FMul(w[k], h.FNeg(tau))
 		}
-		g = h.rows(h.Add(h.AddI(d, 1), h.id), build.Int(h.n), build.Int(h.threads), zeros(n), row, func(i Value, x, g []Value) []Value {
-			y := append([]Value(nil), x...)
-			y[j] = h.FMul(x[j], inverse)
+		from := j / h.width * h.width // what is before it stays
+		first := 0
+		if j+1 == n {
+			first = from // and nothing is summed
+		}
+		g = h.rows(h.Add(h.AddI(d, 1), h.id), build.Int(h.n), build.Int(h.threads), zeros(n), func(i Value) []Value {
+			return h.read(h.at(i, h.AddI(j0, first)), n-first)
+		}, func(i Value, x, g []Value) []Value {
+			y := append(make([]Value, first), x...)
+			y[j] = h.FMul(y[j], inverse)
 			for k := j + 1; k < n; k++ {
-				y[k] = h.FMA(y[j], w[k], x[k])
+				y[k] = h.FMA(y[j], w[k], y[k])
 			}
-			from := j / h.width * h.width // what is before it stays
 			h.write(y[from:], h.at(i, h.AddI(j0, from)))
 			if j+1 == n {
 				return g
