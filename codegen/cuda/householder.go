@@ -69,22 +69,26 @@ func emitHouseholder(m *build.Module, target *Target, k *kern.Kernel) ([]Entry, 
 	h.id = h.Thread()
 	matrix := h.MulI(h.BlockX(), h.n*h.r)
 	h.p, h.q = h.At(h.Pointer(0, build.F32), matrix), h.At(h.Pointer(1, build.F32), matrix)
-	broken := h.together(0, []Value{h.scale(k.Template.F)})[0]
+	broken := h.together(1, []Value{h.scale(k.Template.F)})[0]
 	full, rest := h.r/panelColumns*panelColumns, h.r%panelColumns
-	h.For(build.Int(0), build.Int(full), build.Int(panelColumns), nil, func(j0 Value, _ []Value) []Value {
+	panels := func(f func(j0 Value)) {
+		if full > 0 {
+			h.For(build.Int(0), build.Int(full), build.Int(panelColumns), nil, func(j0 Value, _ []Value) []Value { f(j0); return nil })
+		}
+	}
+	panels(func(j0 Value) {
 		h.reduce(j0, panelColumns, broken)
 		h.apply(j0, panelColumns, true)
-		return nil
 	})
 	if rest > 0 {
 		h.reduce(build.Int(full), rest, broken)
 		h.form(build.Int(full), rest)
 	}
-	h.For(build.Int(0), build.Int(full), build.Int(panelColumns), nil, func(j Value, _ []Value) []Value {
+	panels(func(j Value) {
+		h.Barrier() // the panel to the right has become columns of Q
 		j0 := h.Sub(build.Int(full-panelColumns), j)
 		h.apply(j0, panelColumns, false)
 		h.form(j0, panelColumns)
-		return nil
 	})
 	h.Return()
 	return []Entry{{Name: k.Name, Grid: [3]int{k.Template.Int("B"), 1, 1}, Block: h.threads, Shared: h.SharedBytes, Args: allBuffers(k)}}, nil
@@ -148,8 +152,8 @@ func (h *reflector) rows(from, to, step Value, carried []Value, load func(i Valu
 }
 
 // together adds up xs, at most eight, of all threads in one order; every thread gets
-// the sums. Neighbouring calls have different slots, 0 and 1: so none
-// overwrites what is still read.
+// the sums. Calls without another barrier between them have different slots, 0 and 1: so
+// none overwrites what is still read.
 func (h *reflector) together(slot int, xs []Value) []Value {
 	warps := h.threads / warp
 	place := func(w Value, i int) Value {
@@ -286,7 +290,6 @@ func (h *reflector) reduce(j0 Value, n int, broken Value) {
 		}
 		return out
 	}
-	h.Barrier()
 	g := h.rows(h.Add(j0, h.id), build.Int(h.n), build.Int(h.threads), zeros(n), row, func(_ Value, x, g []Value) []Value {
 		return products(x[0], x, g)
 	})
@@ -417,13 +420,13 @@ func (h *reflector) apply(j0 Value, n int, inverse bool) {
 			return nil
 		})
 	})
+	h.Barrier()
 }
 
 // form makes columns of Q of the panel of n columns from j0 on: the reflections times
 // columns of the identity with their signs, S, which is S - V*M with M = T*V'*S.
 func (h *reflector) form(j0 Value, n int) {
 	sign := func(j Value) Value { return h.Load(h.float(h.sign, h.Add(j0, j))) }
-	h.Barrier() // the panel has been applied
 	h.If(h.Lt(h.id, build.Int(n*n)), func() {
 		k, col := h.Div(h.id, n), h.Rem(h.id, n)
 		m := Value(build.Float(0))
@@ -457,7 +460,6 @@ func (h *reflector) form(j0 Value, n int) {
 		h.write(y, h.at(i, j0))
 		return nil
 	})
-	h.Barrier()
 }
 
 func init() { templates["householder"] = emitHouseholder }
