@@ -267,7 +267,7 @@ func (h *reflector) reduce(j0 V) {
 		h.Store(h.Select(h.FLt(beta, number(0)), number(-1), number(1)), h.At(h.sign, d))
 		// v' times each column: of those before it, T is made.
 		products := h.FMul(h.FSub(g, h.FMul(splat(beta), x)), splat(inverse))
-		t := h.Select(one(j), splat(build.FloatOf(build.F32, 1)), zero)
+		t := h.Select(one(j), splat(number(1)), zero)
 		for k, before := range ts {
 			t = h.FSub(t, h.FMul(before, lane(products, k)))
 		}
