@@ -136,8 +136,9 @@ func (op OrthogonalizeOp) Ref(args []*ir.Tensor, outs []ir.Type) []*ir.Tensor {
 // Kernel is the template householder.
 func (op OrthogonalizeOp) Kernel(args, outs []ir.Type) *kern.Kernel {
 	b, n, r := matrices(args[0])
-	return &kern.Kernel{Name: householder, Template: &kern.Template{Name: householder, F: op.Eps, Ints: []kern.Int{{Key: "B", Val: b}, {Key: "N", Val: n}, {Key: "R", Val: r}}},
-		Bufs: []kern.Buf{{Name: "p", DType: ir.F32, Len: args[0].Len(), Mode: kern.In}, {Name: "q", DType: ir.F32, Len: outs[0].Len(), Mode: kern.Out}}}
+	t := &kern.Template{Name: householder, F: op.Eps, Ints: []kern.Int{{Key: "B", Val: b}, {Key: "N", Val: n}, {Key: "R", Val: r}}}
+	return &kern.Kernel{Name: householder, Template: t, Bufs: []kern.Buf{
+		{Name: "p", DType: ir.F32, Len: args[0].Len(), Mode: kern.In}, {Name: "q", DType: ir.F32, Len: outs[0].Len(), Mode: kern.Out}}}
 }
 
 // VJP records that there is none.
