@@ -54,14 +54,14 @@ gpu-programs:
 gpu-check: gpu-programs
 	bin/gpu-check $(GPU)
 
-# Tests that also run on an emulated GPU: every op, large graphs, and training steps of the three models.
-EMULATED = OpsCompute|LargeGraphsAgree|ModelsMatchPyTorch
+# Tests that also run on an emulated GPU: every op, what orthogonal columns are, large graphs, and training steps of the three models.
+EMULATED = OpsCompute|Orthogonalized|LargeGraphsAgree|ModelsMatchPyTorch
 
 # An emulated arm64 runs tests of the templates of kernels, where there is one, and in check-long those of all packages that
 # run machine code.
 HAVE_ARM64 = { command -v qemu-aarch64-static && test -e /usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1; } >/dev/null
 RUN_ARM64 = QEMU_LD_PREFIX=/usr/aarch64-linux-gnu GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m
-TEMPLATES = Thin|OddSizes|ByColumns|ReadInPlace|PrologueOnEither|Attention|16Bits|ShortSums
+TEMPLATES = Thin|OddSizes|ByColumns|ReadInPlace|PrologueOnEither|Attention|16Bits|ShortSums|Householder
 ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled ./tests/parity
 
 check-long: test

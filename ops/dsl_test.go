@@ -156,6 +156,9 @@ func TestErrorsNameOperandsAndTypes(t *testing.T) {
 			q := ops.Reshape(x, 1, 3, 1, 2)
 			ops.Attention(q, q, q, mask.Causal().And(mask.RowWindow(1)).And(mask.Prefix(1)))
 		}, "attention: mask causal&row(1)&prefix(1) allows position 2 no key: %2 is f32[1,3,1,2]"},
+		{func(_ *ir.Func, x, y *ir.Value) { ops.Orthogonalize(x, 1e-6) }, "orthogonalize: 3 columns of 2 elements cannot be orthogonal: %x is f32[2,3]"},
+		{func(_ *ir.Func, x, y *ir.Value) { ops.Orthogonalize(y, 1e-6) }, "orthogonalize: wants f32 matrices [...,n,r]: %y is f32[4]"},
+		{func(_ *ir.Func, x, y *ir.Value) { ops.Orthogonalize(ops.Transpose(x), -1) }, "orthogonalize: eps must be from 0 to 1, not -1: %2 is f32[3,2]"},
 		{func(f *ir.Func, x, y *ir.Value) { ops.Gradient(x, y) }, "gradient: the loss must be one floating-point number: %x is f32[2,3], %y is f32[4]"},
 	} {
 		f := newFunc()
@@ -177,7 +180,7 @@ func TestInvalidValuesStaySilent(t *testing.T) {
 		ops.SliceAxis(bad, 0, 0, 1), ops.Concat(0, bad, x), ops.Concat(0, x, bad), ops.Take(bad, bad), ops.MatMul(x, bad), ops.Upsample(bad, 2),
 		ops.AvgPool2D(bad, 2), ops.MaxPool2D(bad, 2), ops.Conv2D(bad, bad, 1, 0), ops.Select(bad, x, x), ops.Cast(bad, ir.F16), ops.Argmax(bad), q,
 		ops.AttentionDecode(bad, bad, bad, bad, bad, 0, mask.Causal()), ops.CacheWrite(bad, bad, bad), ops.Pad(bad, []int{1}, []int{1}), ops.Dilate(bad, 2),
-		ops.BroadcastTo(bad, 2), ops.StopGradient(bad), ops.Gradient(bad, x)[0], ops.Gradient(bad, x, x, x, x, x, x)[5],
+		ops.Orthogonalize(bad, 0), ops.BroadcastTo(bad, 2), ops.StopGradient(bad), ops.Gradient(bad, x)[0], ops.Gradient(bad, x, x, x, x, x, x)[5],
 	} {
 		if !v.Invalid() {
 			t.Errorf("%s of an invalid value is %s", v.Def.Op.Name(), v.Type)
@@ -216,6 +219,26 @@ func TestGradientOfADecodingStepIsAnError(t *testing.T) {
 	if err := f.Err(); err == nil || !strings.Contains(err.Error(), "attention_decode has no gradient; put stop_gradient on its result") {
 		t.Errorf("error %v", err)
 	}
+}
+
+func TestGradientOfOrthogonalColumnsIsAnError(t *testing.T) {
+	f := newFunc()
+	y := ops.Orthogonalize(f.Input("x", ir.T(ir.F32, 3, 2)), 1e-6)
+	y.Def.Op.VJP(y.Def, []*ir.Value{y})
+	if err := f.Err(); err == nil || !strings.Contains(err.Error(), "orthogonalize has no gradient; put stop_gradient on its result") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Columns have the sign that makes their product with their own column of p positive.
+func TestOrthogonalizeByHand(t *testing.T) {
+	f := newFunc()
+	x := f.Input("x", ir.T(ir.F32, 2, 2, 2)) // 0 1, 2 3; 4 5, 6 7
+	s := 1 / math.Sqrt(52)
+	wantValue(t, ops.Orthogonalize(x, 0), x.Type, 0, 1, 1, 0, 4*s, 6*s, 6*s, -4*s)
+	wantValue(t, ops.Orthogonalize(ops.Neg(x), 0), x.Type, 0, -1, -1, 0, -4*s, -6*s, -6*s, 4*s)
+	zero := ops.MulConst(f.Input("y", ir.T(ir.F32, 3, 2)), 0)
+	wantValue(t, ops.Orthogonalize(zero, 1e-6), zero.Type, 1, 0, 0, 1, 0, 0)
 }
 
 // Decoding position by position over a cache gives what attention over the

@@ -1,7 +1,7 @@
 // Package cpu compiles kernels for processors.
 //
 // Compile turns kern.Kernels into one shared object for each target, which
-// runtime/device/cpu loads. There are four ways in which a kernel becomes
+// runtime/device/cpu loads. There are five ways in which a kernel becomes
 // vector code, all written with package build:
 //
 //   - loops (emit*.go): the grid and body of a kernel as they are, with vector
@@ -12,7 +12,8 @@
 //     the patches of a picture, and micro.go holds the register tiles; direct.go
 //     reads operands in place where packing would cost more than it saves;
 //   - pack_b (pack.go): the copy of a right operand that many chunks share;
-//   - attention (attention.go): block-sparse attention and its gradients.
+//   - attention (attention.go): block-sparse attention and its gradients;
+//   - householder (householder.go): columns of a matrix made orthonormal.
 //
 // TileFor, WantsPack and PackKernel tell the passes before this one how
 // products and templates are cut into chunks. Chunks depend on sizes alone and

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -130,5 +131,15 @@ func BenchmarkAttention(b *testing.B) {
 				bench(b, k, n.f*pairs*float64(c.d), fill)
 			})
 		}
+	}
+}
+
+// The paper's rank on the shards of its matrices, and a smaller one.
+func BenchmarkHouseholder(b *testing.B) {
+	for _, s := range [][2]int{{3968, 112}, {1024, 64}} {
+		n, r := s[0], s[1]
+		b.Run(fmt.Sprintf("%dx%d", n, r), func(b *testing.B) {
+			bench(b, householderKernel(1, n, r), float64(4*n*r*r-4*r*r*r/3), normals)
+		})
 	}
 }

@@ -12,7 +12,7 @@
 //     Contract becomes a blocked matrix product, whose tiles of operands are computed where they are copied to
 //     shared memory (the prologue) and whose results run through the rest of the
 //     body (the epilogue);
-//   - templates (attention*.go): kernels written by hand.
+//   - templates (attention*.go, householder.go): kernels written by hand.
 //
 // Sums have one order: fixed by sizes alone, without atomic operations. So results
 // are the same bits on every run; they differ from those of package cpu in

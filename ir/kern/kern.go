@@ -170,7 +170,7 @@ type Int struct {
 type Template struct {
 	Name  string
 	Ints  []Int
-	F     float64 // scale, where the template takes one
+	F     float64 // a number, where the template takes one: a scale, householder's eps
 	Views []View  // one for every operand, or none
 	// Mask says which pairs attention allows, as package ops/mask writes it; ""
 	// where nothing is masked. Targets whose blocks are not those of the table
