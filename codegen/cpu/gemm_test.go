@@ -180,7 +180,8 @@ func (r *rig) place(p *problem) (c, packed []float32) {
 	s[slotA], a = next(len(p.a))
 	s[slotB], b = next(len(p.b))
 	s[slotC], c = next(product(p.Batch)*product(p.M)*p.ldc + 64)
-	s[slotP], packed = next(PackedFloats(r.t, p.Multiply, product(p.Batch), product(p.N), product(p.K)))
+	// As much again, which must stay as it is.
+	s[slotP], packed = next(2 * PackedFloats(r.t, p.Multiply, product(p.Batch), product(p.N), product(p.K)))
 	copy(a, p.a)
 	copy(b, p.b)
 	return c, packed
@@ -215,7 +216,10 @@ func (r *rig) check(t *testing.T, l *device.Library, i int, p *problem, what str
 		}
 		if way == "p" {
 			for j := range packed {
-				packed[j] = float32(math.NaN())
+				packed[j] = untouched
+				if j < len(packed)/2 {
+					packed[j] = float32(math.NaN())
+				}
 			}
 			r.launch(t, l, fmt.Sprintf("b%d", i), 3)
 		}
@@ -225,6 +229,13 @@ func (r *rig) check(t *testing.T, l *device.Library, i int, p *problem, what str
 				t.Fatalf("%s: other bits where workers take their chunks in one go", what)
 			}
 			continue
+		}
+		if way == "p" {
+			for _, x := range packed[len(packed)/2:] {
+				if x != untouched {
+					t.Fatalf("%s: packed beyond the operand's place", what)
+				}
+			}
 		}
 		r.launch(t, l, fmt.Sprintf("%s%d", way, i), p.Chunks())
 		if way == "g" {

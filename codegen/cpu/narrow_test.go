@@ -70,6 +70,11 @@ func TestGemmMultipliesIn16Bits(t *testing.T) {
 					t.Fatal("chunks don't share anything")
 				}
 				add(p, "together")
+				p = simple(128, 32, 64, false, false)
+				if p.direct(true).form != rowsForm {
+					t.Fatal("in f32 it isn't read in place")
+				}
+				add(p, "read in place in f32")
 				p = &problem{ldc: 37, a: make([]float32, 3*5*70), b: make([]float32, 3*70*37)}
 				p.Gemm = Gemm{Batch: []int{3}, M: []int{5}, N: []int{37}, K: []int{70}, Rows: 5, Cols: 37,
 					A: Operand{Slot: slotA, At: Affine{Batch: []int{350}, Outer: []int{70}, Sum: []int{1}}},
