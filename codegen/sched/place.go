@@ -55,6 +55,7 @@ func Place(p *plan.Program) (Report, error) {
 	}
 	a.bound = a.lowerBound(len(p.Launches))
 	a.search()
+	a.squeeze()
 	i := 0
 	for _, b := range p.Buffers {
 		if b.Arena == plan.Work {
@@ -107,29 +108,39 @@ func (a *packer) lowerBound(launches int) int {
 	return most
 }
 
+const (
+	bySize = iota
+	byArea
+	bySpan
+	byPressureSpan
+	byPressureSize
+	byStart
+	byEnd
+)
+
 // orders are the orders in which buffers are placed. Long-lived activations
 // first leaves the short-lived rest one open range above them; largest first
 // avoids holes that nothing fits; what is alive in the fullest launches, placed
 // before all else, has no holes there; order of creation imitates a stack.
-var orders = []struct {
+var orders = [...]struct {
 	name string
 	less func(x, y item) int
 }{
-	{"size", func(x, y item) int { return cmp.Compare(y.size, x.size) }},
-	{"area", func(x, y item) int { return cmp.Compare(y.size*y.span(), x.size*x.span()) }},
-	{"span", func(x, y item) int {
+	bySize: {"size", func(x, y item) int { return cmp.Compare(y.size, x.size) }},
+	byArea: {"area", func(x, y item) int { return cmp.Compare(y.size*y.span(), x.size*x.span()) }},
+	bySpan: {"span", func(x, y item) int {
 		return cmp.Or(cmp.Compare(y.span(), x.span()), cmp.Compare(y.size, x.size))
 	}},
-	{"pressure, then span", func(x, y item) int {
+	byPressureSpan: {"pressure, then span", func(x, y item) int {
 		return cmp.Or(cmp.Compare(y.pressure, x.pressure), cmp.Compare(y.span(), x.span()), cmp.Compare(y.size, x.size))
 	}},
-	{"pressure, then size", func(x, y item) int {
+	byPressureSize: {"pressure, then size", func(x, y item) int {
 		return cmp.Or(cmp.Compare(y.pressure, x.pressure), cmp.Compare(y.size, x.size), cmp.Compare(y.span(), x.span()))
 	}},
-	{"start", func(x, y item) int {
+	byStart: {"start", func(x, y item) int {
 		return cmp.Or(cmp.Compare(x.first, y.first), cmp.Compare(y.last, x.last))
 	}},
-	{"end", func(x, y item) int {
+	byEnd: {"end", func(x, y item) int {
 		return cmp.Or(cmp.Compare(y.last, x.last), cmp.Compare(x.first, y.first))
 	}},
 }
