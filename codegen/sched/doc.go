@@ -7,6 +7,9 @@
 // wrote each byte last. They share no code and no assumption with the placing
 // side, and the compiler runs them on every plan it emits.
 //
+// Place tries orders of buffers, each put into a gap that takes it. Where that leaves
+// the arena larger than what must be held, squeeze lets buffers evict others.
+//
 // Remat launches again what blocks would keep for the backward pass. Fit does so
 // buffer by buffer, for a number of bytes: a search over choices of buffers
 // (search), which a tally measures without making the program, and a bound that

@@ -12,12 +12,12 @@ const (
 	// Limits closer than one part in squeezeStep are not told apart.
 	squeezeAbove = 200
 	squeezeStep  = 1000
-	// The first tries look at n buffers tryTurns times for each of n, which places
-	// each some five times.
+	// A first try looks at n buffers tryTurns times for each of n, which places each
+	// some five times.
 	tryTurns = 10
-	// All tries look at squeezeWork buffers, in some 0.15 s; but there are at most
-	// as many as manyTries of the first ones, and at least as fewTries of them or
-	// mostSqueezeWork.
+	// All tries look at squeezeWork buffers, in some 0.15 s. Where there are few
+	// that is more than manyTries of the first ones, which must do; where there are
+	// many, fewTries take longer, up to mostSqueezeWork.
 	squeezeWork     = 100e6
 	mostSqueezeWork = 300e6
 	manyTries       = 200
