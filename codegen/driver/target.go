@@ -104,7 +104,7 @@ func withoutF16(kernels []*kern.Kernel, targets []*build.Target) []string {
 	if !asked || len(lack) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("multiply=f16: %s multiplies in f32; in f16 do -target %s", strings.Join(lack, ", "), strings.Join(have, ", "))}
+	return []string{fmt.Sprintf("multiply=f16: %s multiplies in f32; targets that multiply in f16 are %s", strings.Join(lack, ", "), strings.Join(have, ", "))}
 }
 
 // forGPUs needs no tools: the driver assembles the code where it runs. With ptxas the result of
