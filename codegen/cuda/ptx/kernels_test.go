@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gouache-ml/gouache/codegen/cuda/build"
 	"github.com/gouache-ml/gouache/codegen/cuda/ptx/ptxas"
@@ -350,24 +349,18 @@ func TestAccumulatorsStay(t *testing.T) {
 	}
 }
 
-// Printing takes a few milliseconds for kernels of some thousand instructions.
-func TestPrintIsFast(t *testing.T) {
+// Printing takes a few milliseconds for a kernel of a thousand instructions.
+func BenchmarkPrint(b *testing.B) {
 	m := build.NewModule()
 	ampereProduct(m, "k", 4096, 4096)
 	insts := 0
-	for _, b := range m.Funcs[0].IR.Blocks {
-		insts += len(b.Insts)
+	for _, x := range m.Funcs[0].IR.Blocks {
+		insts += len(x.Insts)
 	}
-	least := time.Hour
-	for range 5 {
-		start := time.Now()
+	for b.Loop() {
 		if _, err := Print(m, Arch{Name: "sm_80"}); err != nil {
-			t.Fatal(err)
+			b.Fatal(err)
 		}
-		least = min(least, time.Since(start))
 	}
-	t.Logf("%d instructions: %v", insts, least)
-	if per := least / time.Duration(insts); per > 7500*time.Nanosecond {
-		t.Errorf("%v for each of %d instructions, want less than 7.5 µs", per, insts)
-	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*insts), "ns/instruction")
 }
