@@ -103,10 +103,16 @@ func (f *Func) LaneMask(n int, rem V) V {
 }
 
 // DotBF16 adds to each f32 lane of sum the products of two pairs of bf16, those in that lane of a and b, vectors of
-// I32 of one register: the lower half of one by the lower half of the other, the higher by the higher. Only targets
-// with BF16 have it. Subnormal numbers count as 0.
+// I32 of one register: the lower half of one by the lower half of the other, the higher by the higher. Where there is an
+// instruction for it, subnormal numbers count as 0; elsewhere it takes two multiply-adds, and as many operations to widen.
 func (f *Func) DotBF16(a, b, sum V) V {
 	n := Lanes(sum)
+	if !strings.Contains(f.Target.Features, "bf16") {
+		i := VecOf(n, I32)
+		low := func(x V) V { return f.Bitcast(f.Shl(x, IntOf(i, 16)), sum.Type()) }
+		high := func(x V) V { return f.Bitcast(f.And(x, IntOf(i, -1<<16)), sum.Type()) }
+		return f.FMA(high(a), high(b), f.FMA(low(a), low(b), sum))
+	}
 	pairs := VecOf(2*n, &bfloat{})
 	name := fmt.Sprintf("llvm.x86.avx512bf16.dpbf16ps.%d", 32*n)
 	if strings.HasPrefix(f.Target.Triple, "aarch64") {
