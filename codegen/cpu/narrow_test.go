@@ -8,6 +8,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cpu/internal/jit"
 	"github.com/gouache-ml/gouache/ir"
+	device "github.com/gouache-ml/gouache/runtime/device/cpu"
 )
 
 // eachNarrow runs f on every target of this machine that multiplies in type in. Where there is none, the best is made to, without
@@ -54,7 +55,7 @@ func TestGemmMultipliesIn16Bits(t *testing.T) {
 					p.Multiply = in
 					x.add(p, name...)
 				}
-				for _, s := range [][5]int{{33, 100, 7, 33, 100}, {1, 7, 1, 1, 7}, {15, 70, 515, 11, 40}, {130, 96, 65, 112, 32}, {9, 20, 1103, 9, 20}, {260, 50, 20, 250, 7}} {
+				for _, s := range [][5]int{{33, 100, 7, 33, 100}, {1, 7, 1, 1, 7}, {15, 70, 515, 11, 40}, {130, 96, 65, 112, 32}, {9, 20, 1103, 9, 20}, {3, 40, 71, 3, 40}, {260, 50, 20, 250, 7}} {
 					for _, tr := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
 						p := simple(s[0], s[1], s[2], tr[0], tr[1])
 						p.Rows, p.Cols = s[3], s[4]
@@ -78,8 +79,25 @@ func TestGemmMultipliesIn16Bits(t *testing.T) {
 					A: Operand{Slot: slotA, At: Affine{Batch: []int{350}, Outer: []int{70}, Sum: []int{1}}},
 					B: Operand{Slot: slotB, At: Affine{Batch: []int{70 * 37}, Outer: []int{1}, Sum: []int{37}}}}
 				add(p, "batches")
+				// Products of NaN leave them in all of the scratch memory that others then find.
+				var spoil []int
+				for _, columns := range []bool{false, true} {
+					spoil = append(spoil, len(x.ps))
+					p := simple(224, 96, 1200, columns, false)
+					p.Rows = 112 // a chunk for each worker
+					for _, data := range [][]float32{p.a, p.b} {
+						for i := range data {
+							data[i] = float32(math.NaN())
+						}
+					}
+					add(p, "NaN")
+				}
 				l := r.compile(t, x.ps)
-				for i, p := range x.ps {
+				for i, p := range x.ps[:spoil[0]] {
+					for _, s := range spoil {
+						r.place(x.ps[s])
+						r.deal(t, l, fmt.Sprint("g", s), 2, device.Equal)
+					}
 					p.fill(uint64(i)).round(in)
 					r.check(t, l, i, p, x.names[i])
 				}
