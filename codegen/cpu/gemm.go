@@ -440,9 +440,7 @@ func (e *gemmKernel) panel(x *piece, k0, kc, j, group0 V) {
 	switch {
 	case g.Packed:
 		b = f.At(e.packed, panelOf(f, l.in, k0, kc, j, l.panels))
-		if l.in != ir.F32 {
-			size = f.Mul(halved(f, kc), nr)
-		}
+		size = f.Mul(packedDepth(f, l.in, kc), nr)
 		next = f.At(b, size)
 	case l.direct:
 		r := f.If(f.Le(nr, rem), func() []V {

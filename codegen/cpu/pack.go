@@ -120,11 +120,17 @@ func EmitPackB(m *build.Module, p *PackB) error {
 	return nil
 }
 
+// packedDepth is how many floats n elements of a packed column take.
+func packedDepth(f *build.Func, in ir.DType, n V) V {
+	if in == ir.F32 {
+		return n
+	}
+	return halved(f, n)
+}
+
 // panelOf is where in a packed operand panel j of a block of the sum begins, of kc elements from k0 on.
 func panelOf(f *build.Func, in ir.DType, k0, kc, j V, panels int) V {
-	if in != ir.F32 {
-		k0, kc = halved(f, k0), halved(f, kc)
-	}
+	k0, kc = packedDepth(f, in, k0), packedDepth(f, in, kc)
 	nr := build.Int(int64(f.Target.NR()))
 	return f.Add(f.Mul(k0, f.Mul(build.Int(int64(panels)), nr)), f.Mul(f.Mul(j, kc), nr))
 }

@@ -114,7 +114,7 @@ func Run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, note := range generator.notes(sys.Kernels) {
+	if note := generator.note(sys.Kernels); note != "" {
 		fmt.Fprintf(w, "gouachec: %s\n", note)
 	}
 	planned := time.Since(start)

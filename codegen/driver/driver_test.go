@@ -13,8 +13,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/gouache-ml/gouache/codegen/cpu/build"
 	"github.com/gouache-ml/gouache/codegen/cuda/ptx/ptxas"
 	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/models/system"
 	"github.com/gouache-ml/gouache/ops"
 )
@@ -31,6 +33,29 @@ func TestTargetsAreOfOneKind(t *testing.T) {
 	for _, names := range []string{"", "native", "arm64 x86-64-v3", "sm_90a", "sm_80 sm_90a"} {
 		if _, err := generatorFor(strings.Fields(names), ""); err != nil {
 			t.Errorf("%s: %v", names, err)
+		}
+	}
+}
+
+// Who asks for products in f16 learns which targets have none.
+func TestTargetsWithoutF16AreNamed(t *testing.T) {
+	product := func(in ir.DType) []*kern.Kernel {
+		c := &kern.Node{Prim: kern.Contract, I: int64(in)}
+		return []*kern.Kernel{{}, {Body: []*kern.Node{c}}}
+	}
+	all := build.Targets()
+	const want = "multiply=f16: x86-64-v4-bf16, x86-64-v4, x86-64-v3, arm64 multiplies in f32; targets that multiply in f16 are x86-64-v4-fp16, arm64-v8.6"
+	if got := withoutF16(product(ir.F16), all); got != want {
+		t.Errorf("got %q", got)
+	}
+	for _, got := range []string{withoutF16(product(ir.F16), all[:1]), withoutF16(product(ir.BF16), all), withoutF16(product(ir.Invalid), all)} {
+		if got != "" {
+			t.Errorf("got %q, want nothing", got)
+		}
+	}
+	for _, x := range build.Defaults() {
+		if x.Special {
+			t.Errorf("%s is compiled for by default", x.Name)
 		}
 	}
 }

@@ -25,7 +25,7 @@ type generator struct {
 	backend pipeline.Backend
 	tool    string // what the time of compile is spent in
 	compile func(ctx context.Context, kernels []*kern.Kernel) ([]glue.Object, error)
-	notes   func(kernels []*kern.Kernel) []string // what a user should know of kernels
+	note    func(kernels []*kern.Kernel) string // what a user should know of kernels, or ""
 }
 
 // generatorFor finds the generator for targets by name, all processors if there are none. What it
@@ -83,12 +83,12 @@ func forProcessors(targets []*build.Target) (*generator, error) {
 		}
 		return out, nil
 	}
-	notes := func(kernels []*kern.Kernel) []string { return withoutF16(kernels, targets) }
-	return &generator{cpu.Backend{}, "LLVM " + tools.Version, compile, notes}, nil
+	note := func(kernels []*kern.Kernel) string { return withoutF16(kernels, targets) }
+	return &generator{cpu.Backend{}, "LLVM " + tools.Version, compile, note}, nil
 }
 
 // withoutF16 names the targets that multiply in f32 what -precision multiply=f16 asks for in f16.
-func withoutF16(kernels []*kern.Kernel, targets []*build.Target) []string {
+func withoutF16(kernels []*kern.Kernel, targets []*build.Target) string {
 	asked := slices.ContainsFunc(kernels, func(k *kern.Kernel) bool {
 		c := k.FindContract()
 		return c != nil && ir.DType(c.I) == ir.F16
@@ -102,9 +102,9 @@ func withoutF16(kernels []*kern.Kernel, targets []*build.Target) []string {
 		}
 	}
 	if !asked || len(lack) == 0 {
-		return nil
+		return ""
 	}
-	return []string{fmt.Sprintf("multiply=f16: %s multiplies in f32; targets that multiply in f16 are %s", strings.Join(lack, ", "), strings.Join(have, ", "))}
+	return fmt.Sprintf("multiply=f16: %s multiplies in f32; targets that multiply in f16 are %s", strings.Join(lack, ", "), strings.Join(have, ", "))
 }
 
 // forGPUs needs no tools: the driver assembles the code where it runs. With ptxas the result of
@@ -144,7 +144,7 @@ func forGPUs(targets []*cuda.Target, assembler string) (*generator, error) {
 		}
 		return out, nil
 	}
-	return &generator{cuda.Backend{}, used, compile, func([]*kern.Kernel) []string { return nil }}, nil
+	return &generator{cuda.Backend{}, used, compile, func([]*kern.Kernel) string { return "" }}, nil
 }
 
 // assemble makes the binary of each text, several at a time.
