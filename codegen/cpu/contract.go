@@ -554,6 +554,9 @@ func (Backend) Pack(k *kern.Kernel) (*kern.Kernel, int) {
 	return PackKernel(k, "pack"), PackBytes(k)
 }
 
+// Repeats is false: loops leave out what doesn't change.
+func (Backend) Repeats() bool { return false }
+
 // Copied counts the elements of operand i of k that are copied.
 func (Backend) Copied(k *kern.Kernel, i int) int {
 	r := classify(k)

@@ -31,6 +31,9 @@ func (Backend) Copied(k *kern.Kernel, i int) int {
 	return elements * points(p.n) * ceil(points(p.m), t.m)
 }
 
+// Repeats is true: a thread has few points.
+func (Backend) Repeats() bool { return true }
+
 // Rates are an H200's, from docs/gpu-results.md: products of f32 40 and of 16 bits 700
 // TFLOP/s, attention 250; other kernels are bound by traffic, at 3.6 TB/s, and a launch
 // in a graph costs 2 us.

@@ -33,6 +33,8 @@ type emitter struct {
 	vals  [][]Value // by Node.ID, likewise
 	uses  []int     // by Node.ID
 	soft  []bool    // by Node.ID: what a sum absorbs, and such sums (absorbed)
+	words []bool    // by Node.ID: random numbers that are kept as 32 bits (words)
+	final []bool    // by Node.ID: what only stores read that round as it does (final)
 
 	// live says which points exist: stores of others are left out. Their
 	// variables must be those of a point that exists. Nil: all.
@@ -81,7 +83,7 @@ func scalar(d ir.DType) types.Type {
 // newEmitter starts the body of k; the function's pointers are k's buffers.
 func newEmitter(f *build.Func, k *kern.Kernel) *emitter {
 	e := &emitter{Func: f, k: k, width: 1, vars: make([][]Value, k.NumVars), vals: make([][]Value, k.NumNodes), uses: make([]int, k.NumNodes),
-		soft: absorbed(k), shared: shareLoads(k), kept: map[string][]Value{}}
+		soft: absorbed(k), words: words(k), final: final(k), shared: shareLoads(k), kept: map[string][]Value{}}
 	for i, b := range k.Bufs {
 		e.bases = append(e.bases, f.Pointer(i, storage(b.DType)))
 	}
@@ -181,10 +183,25 @@ func (e *emitter) loadTogether(n *kern.Node, ok Value) []Value {
 	}
 	base := e.At(e.bases[n.Buf], at)
 	var out []Value
+	words := d == ir.E6M9 && per >= 4 // of two codes
 	for i := range count {
-		v := e.read(n.Buf, e.Cast(e.At(base, build.Int(i*per)), build.Vec(per, storage(d))))
+		at := e.At(base, build.Int(i*per))
+		var v Value
+		if words {
+			v = e.read(n.Buf, e.Cast(at, build.Vec(per/2, build.I32)))
+		} else {
+			v = e.read(n.Buf, e.Cast(at, build.Vec(per, storage(d))))
+		}
 		for j := range per {
-			x := e.widen(d, e.Elem(v, j))
+			var x Value
+			switch {
+			case words && j%2 == 0:
+				x = e.widenUpper(e.Shl(e.Elem(v, j/2), 16))
+			case words:
+				x = e.widenUpper(e.Elem(v, j/2))
+			default:
+				x = e.widen(d, e.Elem(v, j))
+			}
 			if ok != nil {
 				x = e.Select(ok, x, zero(n.Type))
 			}
@@ -385,7 +402,7 @@ func (e *emitter) node(n *kern.Node) error {
 		e.vals[n.ID] = e.each(func(p int) Value { return e.FMul(e.arg(n, 0, p), r) })
 		return nil
 	case n.Prim == kern.Random && len(e.vals[n.Args[0].ID]) == 1 && len(e.vals[n.Args[1].ID]) == 1 && e.together(n.At, 4):
-		e.vals[n.ID] = e.randoms(e.arg(n, 0, 0), e.arg(n, 1, 0), uint32(n.I), e.index(n.At, 0))
+		e.vals[n.ID] = e.randoms(n, e.arg(n, 0, 0), e.arg(n, 1, 0), e.index(n.At, 0))
 		return nil
 	}
 	var err error
@@ -840,13 +857,13 @@ func (e *emitter) eval(n *kern.Node, p int) (Value, error) {
 	case kern.Load:
 		return e.load(n, p, nil), nil
 	case kern.Random:
-		return e.random(arg(0), arg(1), uint32(n.I), e.index(n.At, p)), nil
+		return e.random(n, arg(0), arg(1), e.index(n.At, p)), nil
 	case kern.Cast:
 		return e.cast(n.Args[0].Type, n.Type, arg(0)), nil
 	case kern.Round:
 		d := ir.DType(n.I)
 		if len(n.Args) == 2 {
-			return e.widen(d, e.narrowRandomly(d, arg(0), arg(1))), nil
+			return e.rounded(n, d, e.roundRandomly(d, arg(0), e.bitsOf(n.Args[1], dropped(d), arg(1)))), nil
 		}
 		if d == ir.BF16 && e.pairs {
 			// The upper of a pair is the upper half of an f32; the lower is 0.

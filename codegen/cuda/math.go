@@ -113,21 +113,70 @@ func (e *emitter) poly(x Value, cs ...float64) Value {
 	return p
 }
 
+// words finds, by Node.ID, random numbers that only roundings read: they need some of the 32 bits that a number in
+// (0,1) would be made of, and these then made again of it.
+func words(k *kern.Kernel) []bool {
+	out := make([]bool, k.NumNodes)
+	kern.Walk(k.Body, func(n *kern.Node) { out[n.ID] = n.Prim == kern.Random })
+	kern.Walk(k.Body, func(n *kern.Node) {
+		n.EachRead(func(a *kern.Node) {
+			if n.Prim != kern.Round || a == n.Args[0] {
+				out[a.ID] = false
+			}
+		})
+	})
+	return out
+}
+
+// final finds, by Node.ID, what is rounded at random to a type of 16 bits and read by nothing but stores of that type,
+// which round once more.
+func final(k *kern.Kernel) []bool {
+	out := make([]bool, k.NumNodes)
+	kern.Walk(k.Body, func(n *kern.Node) { out[n.ID] = n.Prim == kern.Round && len(n.Args) == 2 })
+	kern.Walk(k.Body, func(n *kern.Node) {
+		n.EachRead(func(a *kern.Node) {
+			if n.Prim != kern.Store || k.Bufs[n.Buf].DType != ir.DType(a.I) {
+				out[a.ID] = false
+			}
+		})
+	})
+	return out
+}
+
+// bitsOf is the first count bits of a random number in [0,1), whose value is u.
+func (e *emitter) bitsOf(n *kern.Node, count int, u Value) Value {
+	if e.words[n.ID] {
+		return e.Shr(u, 32-count)
+	}
+	return e.ToInt(e.FMul(u, build.Float(float64(int(1)<<count))))
+}
+
+// rounded is the value of n, which roundRandomly made x of.
+func (e *emitter) rounded(n *kern.Node, d ir.DType, x Value) Value {
+	switch {
+	case d == ir.E6M9 || d == ir.UE6M10:
+		return e.widen(d, x)
+	case d == ir.F16 && !e.final[n.ID]:
+		return e.widen(d, e.narrow(d, x)) // 2^16 and more are infinite
+	}
+	return x
+}
+
 // random is a random number, as kern.Uniform defines it.
-func (e *emitter) random(seed, step Value, stream uint32, at Value) Value {
-	w := e.philox(seed, step, stream, e.Shr(at, 2))
+func (e *emitter) random(n *kern.Node, seed, step Value, at Value) Value {
+	w := e.philox(seed, step, uint32(n.I), e.Shr(at, 2))
 	odd := e.Eq(e.AndI(at, 1), build.Int(1))
 	upper := e.Eq(e.AndI(at, 2), build.Int(2))
-	return e.uniform(e.Select(upper, e.Select(odd, w[3], w[2]), e.Select(odd, w[1], w[0])))
+	return e.uniform(n, e.Select(upper, e.Select(odd, w[3], w[2]), e.Select(odd, w[1], w[0])))
 }
 
 // randoms is random at the width's neighbours, the first of which is a multiple
 // of 4: four of them have one evaluation of Philox.
-func (e *emitter) randoms(seed, step Value, stream uint32, first Value) []Value {
+func (e *emitter) randoms(n *kern.Node, seed, step Value, first Value) []Value {
 	var out []Value
 	for p := 0; p < e.width; p += 4 {
-		for _, w := range e.philox(seed, step, stream, e.AddI(e.Shr(first, 2), p/4)) {
-			out = append(out, e.uniform(w))
+		for _, w := range e.philox(seed, step, uint32(n.I), e.AddI(e.Shr(first, 2), p/4)) {
+			out = append(out, e.uniform(n, w))
 		}
 	}
 	return out
@@ -142,15 +191,21 @@ func (e *emitter) philox(seed, step Value, stream uint32, i Value) [4]Value {
 		if round > 0 {
 			k0, k1 = e.Add(k0, build.Word(0x9e3779b9)), e.Add(k1, build.Word(0xbb67ae85))
 		}
-		hi0, lo0 := e.MulHi(c[0], m0), e.Mul(c[0], m0)
-		hi1, lo1 := e.MulHi(c[2], m1), e.Mul(c[2], m1)
+		lo0, hi0 := e.MulWide(c[0], m0)
+		var lo1, hi1 Value = build.Int(0), build.Int(0) // of c[2] = 0
+		if round > 0 {
+			lo1, hi1 = e.MulWide(c[2], m1)
+		}
 		c = [4]Value{e.Xor(e.Xor(hi1, c[1]), k0), lo1, e.Xor(e.Xor(hi0, c[3]), k1), lo0}
 	}
 	return c
 }
 
-// uniform turns 32 random bits into a number inside (0,1).
-func (e *emitter) uniform(bits Value) Value {
+// uniform turns 32 random bits into a number inside (0,1), where n isn't kept as they are.
+func (e *emitter) uniform(n *kern.Node, bits Value) Value {
+	if e.words[n.ID] {
+		return bits
+	}
 	b := e.FAdd(e.ToFloat(e.Shr(bits, 9)), build.Float(0.5))
 	return e.FMul(b, build.Float(0x1p-23))
 }

@@ -36,6 +36,9 @@ type inlineInfo struct {
 // and reloading it costs.
 const maxHeavy = 4
 
+// manyElements take longer to make than a launch that makes a number for them.
+const manyElements = 1 << 16
+
 // Heavy may be implemented by Inline ops whose element costs more than the
 // one unit that "not cheap" stands for.
 type Heavy interface{ Weight() int }
@@ -137,7 +140,7 @@ func (a *analysis) decide(in *ir.Instr, r *ir.Value, must bool) {
 			continue
 		}
 		xi := a.info[x.ID]
-		if x.Type.Len() < r.Type.Len() && xi.heavy > 0 && !xi.reduce && len(xi.leaves) > 0 && x.Type.Len() > 1 {
+		if x.Type.Len() < r.Type.Len() && xi.heavy > 0 && !xi.reduce && len(xi.leaves) > 0 && (x.Type.Len() > 1 || a.scalar(xi, r)) {
 			a.store(x) // would be recomputed once per repetition
 			inf.leaves[x] = true
 			continue
@@ -163,6 +166,12 @@ func (a *analysis) decide(in *ir.Instr, r *ir.Value, must bool) {
 	if must || a.uses[r.ID] > 1 && (full > 1 || inf.heavy > maxHeavy) || a.total(r) && in.Op == (ops.AddOp{}) {
 		a.stored[r.ID] = true
 	}
+}
+
+// scalar reports whether a number had better be stored than computed again by every thread that makes some elements
+// of r: AdamW's corrections of its moments, of which each is 20 instructions a thread with 8 elements.
+func (a *analysis) scalar(number inlineInfo, r *ir.Value) bool {
+	return a.be.Repeats() && number.heavy > 1 && r.Type.Len() >= manyElements
 }
 
 // total reports whether v is a product or a sum of products. Such sums are

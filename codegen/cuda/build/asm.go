@@ -84,8 +84,9 @@ var asm = map[string][2]string{
 
 	"gpu.vote.any": {"{ .reg .pred any; setp.ne.b32 any, $1, 0; vote.sync.any.pred any, any, -1; selp.b32 $0, 1, 0, any; }", "=r,r"},
 
-	"gpu.cvt.f16x2":  {"cvt.rn.f16x2.f32 $0, $1, $2;", "=r,f,f"},  // (high, low)
-	"gpu.cvt.bf16x2": {"cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f"}, // (high, low)
+	"gpu.cvt.f16x2":  {"cvt.rn.f16x2.f32 $0, $1, $2;", "=r,f,f"},                                              // (high, low)
+	"gpu.cvt.bf16x2": {"cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f"},                                             // (high, low)
+	"gpu.mul.wide":   {"{ .reg .b64 both; mul.wide.u32 both, $2, $3; mov.b64 {$0, $1}, both; }", "=r,=r,r,r"}, // (low, high)
 	"gpu.div.full":   {"div.full.f32 $0, $1, $2;", "=f,f,f"},
 	"gpu.tanh":       {"tanh.approx.f32 $0, $1;", "=f,f"},
 

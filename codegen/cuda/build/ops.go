@@ -97,6 +97,12 @@ func (f *Func) Mul(a, b Value) Value {
 // MulI is a*n.
 func (f *Func) MulI(a Value, n int) Value { return f.Mul(a, like(a, int64(n))) }
 
+// MulWide is the 64 bits of a product of two unsigned i32, in halves.
+func (f *Func) MulWide(a, b Value) (low, high Value) {
+	r := f.Call("gpu.mul.wide", Struct(2, I32), a, b)
+	return f.Part(r, 0), f.Part(r, 1)
+}
+
 // MulHi is the high half of the unsigned 64-bit product of two i32.
 func (f *Func) MulHi(a, b Value) Value { return f.Call("llvm.nvvm.mulhi.ui", I32, a, b) }
 
@@ -202,6 +208,9 @@ func (f *Func) Below(a, b Value) Value { return f.at().NewICmp(enum.IPredULT, a,
 // Eq is a == b.
 func (f *Func) Eq(a, b Value) Value { return f.at().NewICmp(enum.IPredEQ, a, b) }
 
+// MinU is the smaller of two unsigned i32.
+func (f *Func) MinU(a, b Value) Value { return f.Call("llvm.umin.i32", I32, a, b) }
+
 // Select is a where c holds, else b.
 func (f *Func) Select(c, a, b Value) Value {
 	if x, ok := known(c); ok {
@@ -244,6 +253,9 @@ func (f *Func) Bits(a Value, t types.Type) Value { return f.at().NewBitCast(a, t
 // FAdd is a+b, rounded to nearest.
 func (f *Func) FAdd(a, b Value) Value { return f.at().NewFAdd(a, b) }
 
+// FAddDown is a+b, rounded towards 0.
+func (f *Func) FAddDown(a, b Value) Value { return f.Call("llvm.nvvm.add.rz.f", F32, a, b) }
+
 // FSub is a-b.
 func (f *Func) FSub(a, b Value) Value { return f.at().NewFSub(a, b) }
 
@@ -282,14 +294,10 @@ func (f *Func) FMax(a, b Value) Value { return f.Call("llvm.maxnum.f32", F32, a,
 func (f *Func) FMin(a, b Value) Value { return f.Call("llvm.minnum.f32", F32, a, b) }
 
 // Maximum is the larger, NaN where one is NaN.
-func (f *Func) Maximum(a, b Value) Value {
-	return f.Select(f.FCompare(enum.FPredUNO, a, a), a, f.Select(f.FCompare(enum.FPredUNO, b, b), b, f.FMax(a, b)))
-}
+func (f *Func) Maximum(a, b Value) Value { return f.Call("llvm.maximum.f32", F32, a, b) }
 
 // Minimum is the smaller, NaN where one is NaN.
-func (f *Func) Minimum(a, b Value) Value {
-	return f.Select(f.FCompare(enum.FPredUNO, a, a), a, f.Select(f.FCompare(enum.FPredUNO, b, b), b, f.FMin(a, b)))
-}
+func (f *Func) Minimum(a, b Value) Value { return f.Call("llvm.minimum.f32", F32, a, b) }
 
 // Ex2 is 2^a within 2 units in the last place.
 func (f *Func) Ex2(a Value) Value { return f.Call("llvm.nvvm.ex2.approx.f", F32, a) }

@@ -79,6 +79,7 @@ var required = []struct {
 	{"gpu.ballot", 70, false, 60},
 	{"gpu.vote.", 70, false, 60},
 	{"gpu.div.full", 70, false, 60},
+	{"gpu.mul.wide", 70, false, 60},
 	{"gpu.popc", 70, false, 60},
 	{"gpu.cvt.f16x2", 70, false, 60}, // two conversions below sm_80
 	{"gpu.cvt.bf16x2", 80, false, 70},

@@ -31,6 +31,8 @@ var intrinsics = map[string]struct {
 	"llvm.nvvm.lg2.approx.f":       {"lg2.approx.f32 $0, $1;", "f", "f", true},
 	"llvm.nvvm.lg2.approx.ftz.f":   {"lg2.approx.ftz.f32 $0, $1;", "f", "f", true},
 	"llvm.nvvm.rcp.approx.ftz.f":   {"rcp.approx.ftz.f32 $0, $1;", "f", "f", true},
+	"llvm.nvvm.add.rz.f":           {"add.rz.f32 $0, $1, $2;", "f", "ff", true},
+	"llvm.umin.i32":                {"min.u32 $0, $1, $2;", "r", "rr", true},
 	"llvm.nvvm.mulhi.ui":           {"mul.hi.u32 $0, $1, $2;", "r", "rr", true},
 	"llvm.nvvm.barrier0":           {"bar.sync 0;", "", "", false},
 	"llvm.nvvm.shfl.sync.bfly.f32": {"shfl.sync.bfly.b32 $0, $2, $3, $4, $1;", "f", "rfrr", false},
@@ -76,6 +78,10 @@ func (s *selection) call(i *ir.InstCall) {
 		s.set(i, operands(d)...)
 		return
 	}
+	if op, ok := strings.CutSuffix(strings.TrimPrefix(name, "llvm."), "imum.f32"); ok && (op == "min" || op == "max") {
+		s.set(i, s.orNaN(op, s.inReg(float, in[0]), in[1]))
+		return
+	}
 	text, constraints, ok := build.Asm(name)
 	if !ok {
 		s.fail("call of %s: no such operation", name)
@@ -89,6 +95,16 @@ func (s *selection) call(i *ir.InstCall) {
 		return
 	}
 	s.asm(i, name, text, strings.Split(constraints, ","), in, cs, result)
+}
+
+// orNaN is the smaller or larger of two numbers, op being min or max, NaN where one is NaN.
+func (s *selection) orNaN(op string, a, b operand) operand {
+	if s.arch.sm >= 80 {
+		s.needs = max(s.needs, 70)
+		return s.pure(float, op+".NaN.f32 $0, $1, $2;", a, b)
+	}
+	nan := s.pure(pred, "setp.nan.f32 $0, $1, $2;", a, b)
+	return s.pure(float, "selp.f32 $0, 0f7FFFFFFF, $1, $2;", s.pure(float, op+".f32 $0, $1, $2;", a, b), nan)
 }
 
 // registers are the classes of the constraints.
@@ -163,7 +179,7 @@ func (s *selection) asm(i *ir.InstCall, name, text string, constraints []string,
 
 // pureOperations are those that any thread may do at any time, by prefix. What
 // lanes do together is not among them.
-var pureOperations = []string{"gpu.cvt.", "gpu.div.full", "gpu.tanh", "gpu.popc", "gpu.cluster.rank"}
+var pureOperations = []string{"gpu.cvt.", "gpu.div.full", "gpu.mul.wide", "gpu.tanh", "gpu.popc", "gpu.cluster.rank"}
 
 func isPure(name string) bool {
 	return slices.ContainsFunc(pureOperations, func(p string) bool { return strings.HasPrefix(name, p) })

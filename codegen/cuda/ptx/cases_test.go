@@ -167,6 +167,12 @@ func integerTests() []test {
 		test{name: "select_else_true", in: p, build: func(f *build.Func, x []build.Value) build.Value { return f.Select(x[0], x[1], build.Bool(true)) }, want: func(x []uint64) uint64 { return x[1] | (1 - x[0]) }},
 		test{name: "select_else_false", in: p, build: func(f *build.Func, x []build.Value) build.Value { return f.Select(x[0], x[1], build.Bool(false)) }, want: func(x []uint64) uint64 { return x[1] & x[0] }},
 		test{name: "mulhi", in: two(build.I32), build: func(f *build.Func, x []build.Value) build.Value { return f.MulHi(x[0], x[1]) }, want: func(x []uint64) uint64 { h, _ := bits.Mul32(uint32(x[0]), uint32(x[1])); return uint64(h) }},
+		test{name: "mulwide_low", in: two(build.I32), build: func(f *build.Func, x []build.Value) build.Value { low, _ := f.MulWide(x[0], x[1]); return low }, want: func(x []uint64) uint64 { return x[0] * x[1] }},
+		test{name: "mulwide_high", in: two(build.I32), build: func(f *build.Func, x []build.Value) build.Value {
+			_, high := f.MulWide(x[0], build.Word(0xd2511f53))
+			return high
+		}, want: func(x []uint64) uint64 { h, _ := bits.Mul32(uint32(x[0]), 0xd2511f53); return uint64(h) }},
+		test{name: "minu", in: two(build.I32), build: func(f *build.Func, x []build.Value) build.Value { return f.MinU(x[0], x[1]) }, want: func(x []uint64) uint64 { return min(x[0], x[1]) }},
 		test{name: "long", in: two(build.I32), build: func(f *build.Func, x []build.Value) build.Value { return f.Long(x[0]) }, want: func(x []uint64) uint64 { return x[0] }},
 		test{name: "signed", in: two(build.I32), build: func(f *build.Func, x []build.Value) build.Value { return f.Signed(x[0]) }, want: func(x []uint64) uint64 { return uint64(signed(x[0], 32)) }},
 	)
@@ -237,6 +243,18 @@ func floatTests() []test {
 			test{name: name + "_of_numbers", in: two(build.F32), build: func(f *build.Func, x []build.Value) build.Value { return b(f, build.Float(-7), build.Float(0.7)) }, want: func(x []uint64) uint64 { return b32(want(-7, 0.7)) }})
 	}
 	binary("fadd", (*build.Func).FAdd, func(x, y float32) float32 { return x + y })
+	binary("fadd_down", (*build.Func).FAddDown, func(x, y float32) float32 {
+		s := float64(x) + float64(y)
+		if s == 0 || s != s || math.IsInf(s, 0) {
+			return float32(s)
+		}
+		exact := new(big.Float).SetPrec(2000).Add(big.NewFloat(float64(x)), big.NewFloat(float64(y)))
+		r, _ := exact.Float32()
+		if new(big.Float).SetFloat64(math.Abs(float64(r))).Cmp(exact.Abs(exact)) > 0 {
+			r = math.Nextafter32(r, 0)
+		}
+		return r
+	})
 	binary("fsub", (*build.Func).FSub, func(x, y float32) float32 { return x - y })
 	binary("fmul", (*build.Func).FMul, func(x, y float32) float32 { return x * y })
 	binary("fdiv", (*build.Func).FDiv, func(x, y float32) float32 { return x / y })

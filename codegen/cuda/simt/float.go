@@ -295,6 +295,21 @@ func saturated(f func(d, a, b, c *v32)) func(d, a, b, c *v32) {
 	}
 }
 
+// addDown is a+b, rounded towards 0.
+func addDown(a, b, _ float32) float32 {
+	x, y := float64(a), float64(b)
+	s := x + y
+	if s == 0 || math.IsInf(s, 0) || s != s {
+		return float32(s)
+	}
+	s = toOdd(s, residue(x, y, s))
+	r := float32(s)
+	if math.Abs(float64(r)) > math.Abs(s) {
+		r = math.Nextafter32(r, 0)
+	}
+	return r
+}
+
 // functions of one number that the GPU approximates. The emulator has them
 // rounded to nearest, nearly always.
 var approximations = map[string]func(x float64) float64{
@@ -339,7 +354,10 @@ func (c *compiler) op32(s *stmt, in *inst, t typ, n int) error {
 	must := false
 	switch s.op {
 	case "add":
-		f = addF32
+		f, rounds = addF32, "rn rz"
+		if round == "rz" {
+			f = func32(addDown)
+		}
 	case "sub":
 		f = subF32
 	case "mul":
