@@ -70,8 +70,10 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if !(o.patience == 0 || o.patience >= 1) {
 		return fmt.Errorf("-patience is %g; want 0, or at least 1", o.patience)
 	}
-	if text, err := exec.CommandContext(ctx, o.python, "-c", "import torch").CombinedOutput(); err != nil {
-		return fmt.Errorf("%s has no torch (%s); on Debian: apt-get install --no-install-recommends python3-torch libopenblas0-openmp libdnnl2", o.python, lastLine(text))
+	check := exec.CommandContext(ctx, o.python, "-B", "-c", "import common; common.check()")
+	check.Env = append(os.Environ(), "PYTHONPATH="+o.scripts)
+	if text, err := check.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s lacks torch or OpenBLAS with OpenMP (%s); on Debian: apt-get install --no-install-recommends python3-torch libopenblas0-openmp libdnnl2", o.python, lastLine(text))
 	}
 	var chosen []duel
 	for _, d := range duels(o.llmc, o.gomlx) {

@@ -4,10 +4,13 @@ The environment must be set before torch loads, so setup() starts the script aga
 - OPENBLAS_CORETYPE: Debian's OpenBLAS 0.3.21 takes processors newer than itself for a Prescott and runs
   SSE3, five times slower; it is told what the processor has.
 - ATEN_CPU_CAPABILITY: torch uses AVX2 unless asked for AVX-512.
-- OpenBLAS built with OpenMP shares torch's threads; with pthreads the two pools hold each other up.
+- OpenBLAS built with OpenMP shares torch's threads; with pthreads the two pools hold each other up, and a
+  token takes four times as long. Without it nothing is timed (check).
 - malloc keeps freed memory, which saves the page faults of every step.
 """
-import argparse, json, os, resource, statistics, sys, time
+import argparse, ctypes, json, os, resource, statistics, sys, time
+
+OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-openmp"
 
 
 def parser(doc):
@@ -19,13 +22,19 @@ def parser(doc):
     return p
 
 
+def check():
+    """Fails where something is missing that the scripts need."""
+    import torch
+    ctypes.CDLL(OPENBLAS + "/libopenblas.so.0")
+
+
 def setup(threads, torch=True):
     if os.environ.get("GOUACHE_PEER") != "1":
         flags = next((l for l in open("/proc/cpuinfo") if l.startswith("flags")), "").split()
         core, aten = ("SkylakeX", "avx512") if "avx512f" in flags else ("Haswell", "avx2") if "avx2" in flags else ("", "")
         env = dict(os.environ, GOUACHE_PEER="1", OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads),
                    MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", PYTHONDONTWRITEBYTECODE="1",
-                   LD_LIBRARY_PATH="/usr/lib/x86_64-linux-gnu/openblas-openmp")
+                   LD_LIBRARY_PATH=OPENBLAS)
         if core:
             env.update(OPENBLAS_CORETYPE=core, ATEN_CPU_CAPABILITY=aten)
         os.execve(sys.executable, [sys.executable] + sys.argv, env)
