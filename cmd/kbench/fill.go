@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 
 	"github.com/gouache-ml/gouache/ir"
-	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/ir/plan"
 )
 
@@ -26,17 +25,17 @@ func fill(x *subject) (*contents, error) {
 		}
 	}
 	launch := []plan.Launch{x.example}
-	r := &ranges{launches: launch, known: constants(x.model, launch)}
+	r := &plan.Ranges{Launches: launch, Known: plan.Constants(x.model, launch)}
 	var wanted []*plan.Buffer
 	seen := map[*plan.Buffer]bool{}
-	indexing := indexing(x.Kernel)
+	indexing := plan.Indexing(x.Kernel)
 	for i, b := range x.example.Args {
-		if _, fixed := r.known[b]; (x.Bufs[i].DType == ir.I32 || indexing[i]) && !fixed && !seen[b] {
+		if _, fixed := r.Known[b]; (x.Bufs[i].DType == ir.I32 || indexing[i]) && !fixed && !seen[b] {
 			seen[b] = true
 			wanted = append(wanted, b)
 		}
 	}
-	if err := r.solve(wanted); err != nil {
+	if err := r.Solve(wanted); err != nil {
 		return nil, err
 	}
 	c := &contents{}
@@ -49,9 +48,9 @@ func fill(x *subject) (*contents, error) {
 			}
 			copy(data, d)
 		} else {
-			in, known := r.known[arg]
+			in, known := r.Known[arg]
 			if !known {
-				in = anyInt
+				in = plan.Anything
 			}
 			random(data, b.DType, in, rng)
 		}
@@ -60,38 +59,23 @@ func fill(x *subject) (*contents, error) {
 	return c, nil
 }
 
-// indexing tells the float32 buffers of k whose elements are places in others.
-func indexing(k *kern.Kernel) map[int]bool {
-	out := map[int]bool{}
-	kern.Walk(k.Body, func(n *kern.Node) {
-		for _, d := range n.At.Ind {
-			for _, l := range kern.Loads(d.Node) {
-				if l.Type == ir.F32 {
-					out[l.Buf] = true
-				}
-			}
-		}
-	})
-	return out
-}
-
 // random fills data with elements of type d. in is the range of integers; floats are such integers too where
 // it is known, and normal numbers elsewhere.
-func random(data []byte, d ir.DType, in interval, rng *rand.Rand) {
+func random(data []byte, d ir.DType, in plan.Range, rng *rand.Rand) {
 	for i := 0; i < len(data)/d.Size(); i++ {
 		switch d {
 		case ir.F32:
 			x := rng.NormFloat64()
-			if !in.unknown {
-				x = float64(in.lo + rng.IntN(in.hi-in.lo+1))
+			if !in.Any {
+				x = in.Lo + float64(rng.IntN(int(in.Hi-in.Lo)+1))
 			}
 			putF32(data[4*i:], x)
 		case ir.F16, ir.E6M9, ir.UE6M10, ir.BF16:
 			binary.LittleEndian.PutUint16(data[2*i:], sixteen(d, rng.NormFloat64()))
 		case ir.I32:
 			v := 0
-			if !in.unknown {
-				v = in.lo + rng.IntN(in.hi-in.lo+1)
+			if !in.Any {
+				v = int(in.Lo) + rng.IntN(int(in.Hi-in.Lo)+1)
 			}
 			binary.LittleEndian.PutUint32(data[4*i:], uint32(int32(v)))
 		default:

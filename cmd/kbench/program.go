@@ -137,14 +137,8 @@ func (s *session) spec(so []byte) (*exec.Spec, error) {
 // inputs makes contents for the program's inputs: numbers in (0.1, 0.9),
 // indices in range; scalars, which are rates and weights, are 1/100.
 func (s *session) inputs() ([][]byte, error) {
-	r := &ranges{launches: s.prog.Launches, known: constants(s.model, s.prog.Launches)}
-	var wanted []*plan.Buffer
-	for _, b := range s.prog.Inputs {
-		if b.Type.DType == ir.I32 {
-			wanted = append(wanted, b)
-		}
-	}
-	if err := r.solve(wanted); err != nil {
+	limits, err := plan.InputRanges(s.model, s.prog)
+	if err != nil {
 		return nil, err
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -160,7 +154,11 @@ func (s *session) inputs() ([][]byte, error) {
 				putF32(data[4*i:], x)
 			}
 		} else {
-			random(data, b.Type.DType, r.known[b], rng)
+			in := plan.Range{Hi: 100}
+			if l, ok := limits[b]; ok {
+				in = plan.Range{Lo: float64(l.From), Hi: float64(l.Below - 1)}
+			}
+			random(data, b.Type.DType, in, rng)
 		}
 		out = append(out, data)
 	}

@@ -155,15 +155,16 @@ func (c *regions) program(p *plan.Program) (row, table jen.Code) {
 	c.funcs = append(c.funcs, jen.Commentf("%s is program %s: %d launches.", id, p.Name, len(p.Launches)).Line().
 		Func().Id(id).Params(jen.Id("r").Op("*").Qual(execPath, "Run")).Block(body...))
 	var ins, outs []jen.Code
+	ranges, _ := plan.InputRanges(c.m.Model, p) // none are known otherwise
 	for _, b := range p.Inputs {
-		ins = append(ins, tensor(strings.TrimPrefix(b.Name, "%"), b.Type, b))
+		ins = append(ins, tensor(strings.TrimPrefix(b.Name, "%"), b.Type, b, ranges[b]))
 	}
 	for _, o := range p.Outputs {
 		t := o.Type
 		if t.DType == ir.Invalid {
 			t = o.Buffer.Type
 		}
-		outs = append(outs, tensor(o.Name, t, o.Buffer))
+		outs = append(outs, tensor(o.Name, t, o.Buffer, plan.Limits{}))
 	}
 	row = lines([]jen.Code{
 		jen.Id("Name").Op(":").Lit(p.Name),
@@ -224,8 +225,12 @@ func (c *regions) launch(l plan.Launch, at jen.Code) jen.Code {
 }
 
 // tensor is a row of inputs or outputs.
-func tensor(name string, t ir.Type, b *plan.Buffer) jen.Code {
-	return fields("Name", lit(name), "DType", lit(t.DType.String()), "Shape", ints(t.Shape), "Addr", addr(b))
+func tensor(name string, t ir.Type, b *plan.Buffer, in plan.Limits) jen.Code {
+	var limits any
+	if in != (plan.Limits{}) {
+		limits = jen.Qual(execPath, "Range").Values(jen.Lit(int(in.From)), jen.Lit(int(in.Below)))
+	}
+	return fields("Name", lit(name), "DType", lit(t.DType.String()), "Shape", ints(t.Shape), "Addr", addr(b), "Range", limits)
 }
 
 // addr is a buffer's place: w + 0x40.

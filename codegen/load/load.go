@@ -49,8 +49,11 @@ func model(m *plan.Model, number map[string]int) (exec.ModelSpec, error) {
 	}
 	for _, p := range m.Programs {
 		ps := exec.ProgramSpec{Name: p.Name, WorkBytes: int64(p.WorkBytes)}
+		ranges, _ := plan.InputRanges(m, p) // none are known otherwise
 		for _, b := range p.Inputs {
-			ps.Inputs = append(ps.Inputs, tensor(strings.TrimPrefix(b.Name, "%"), b.Type, b))
+			t := tensor(strings.TrimPrefix(b.Name, "%"), b.Type, b)
+			t.Range = exec.Range(ranges[b])
+			ps.Inputs = append(ps.Inputs, t)
 		}
 		for _, o := range p.Outputs {
 			t := o.Type

@@ -110,7 +110,7 @@ func Run(args []string, out, diag io.Writer, open func(exec.Options) (*exec.Syst
 	f.BoolVar(&o.candidates, "candidates", false, "draw the pictures of a batch with -sample for one text, not one each")
 	f.BoolVar(&o.kernels, "kernels", false, "time every launch of the program too")
 	f.BoolVar(&o.list, "list", false, "list the programs, run nothing")
-	f.Var(o.in, "in", "`NAME=NUMBER`: the value of a scalar input, or the limit below which random integers of an input lie; may be repeated")
+	f.Var(o.in, "in", "`NAME=NUMBER`: the value of a scalar input, or the limit below which random integers of an input lie (without it, that of what they look up); may be repeated")
 	f.IntVar(&e.Threads, "threads", 0, "threads (default GOUACHE_THREADS, or one for each processor)")
 	f.StringVar(&e.Target, "target", "", "kernels to use, such as x86-64-v4 (default the best)")
 	switch err := flags.Parse(f, args, 0, diag); {
@@ -277,14 +277,8 @@ func (o *options) inputs(p *exec.Program) (fill func(), err error) {
 			if err != nil {
 				return nil, err
 			}
-			if !given || !(x >= 1) && len(v) > 1 {
-				return nil, fmt.Errorf("%s: input %s: give -in %s=NUMBER, the limit below which its integers lie", p.Name(), &t, t.Name)
-			}
-			for i := range v {
-				v[i] = int32(rng.Int64N(max(1, int64(x))))
-			}
-			if len(v) == 1 {
-				v[0] = int32(x)
+			if err := o.integers(v, &t, rng); err != nil {
+				return nil, fmt.Errorf("%s: input %s: %w", p.Name(), &t, err)
 			}
 		}
 		copies = append(copies, slices.Clone(t.Data))
@@ -294,6 +288,30 @@ func (o *options) inputs(p *exec.Program) (fill func(), err error) {
 			copy(t.Data, copies[i])
 		}
 	}, nil
+}
+
+// integers fills v, the elements of t, with integers below the limit given, or that the program has; one number is
+// as given.
+func (o *options) integers(v []int32, t *exec.Tensor, rng *rand.Rand) error {
+	x, given := o.in[t.Name]
+	from, below, limited := int64(t.From), int64(t.Below), t.Below > t.From
+	switch {
+	case !given && !limited, given && len(v) > 1 && !(x >= 1), x != x:
+		return fmt.Errorf("give -in %s=NUMBER, the limit below which its integers lie", t.Name)
+	case given && len(v) == 1 && limited && (x < float64(from) || x >= float64(below)):
+		return fmt.Errorf("-in %s=%g: want %d to %d", t.Name, x, from, below-1)
+	case given && len(v) > 1 && limited && x > float64(below):
+		return fmt.Errorf("-in %s=%g: want at most %d, since what its integers look up has no more places", t.Name, x, below)
+	case given && len(v) == 1:
+		from, below = int64(x), int64(x)+1
+	case given:
+		below = int64(x)
+		from = min(from, below-1)
+	}
+	for i := range v {
+		v[i] = int32(from + rng.Int64N(below-from))
+	}
+	return nil
 }
 
 // clocked notes when its program starts.
@@ -325,26 +343,22 @@ func (o *options) draw(sys *exec.System) (*Result, error) {
 	if err := m.Init(1); err != nil {
 		return nil, err
 	}
-	limit := o.in["text"]
-	if !(limit >= 1) {
-		return nil, fmt.Errorf("%s: give -in text=NUMBER, the limit below which text tokens lie", o.sample)
-	}
 	clock := &clocked{Program: decode}
 	p, err := sample.NewPrior(prefill, clock, o.tokens)
 	if err != nil {
 		return nil, err
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	text := func() []int32 {
-		out := make([]int32, p.TextLen())
-		for i := range out {
-			out[i] = int32(rng.Int64N(int64(limit)))
-		}
-		return out
+	input, err := prefill.Input("text")
+	if err != nil {
+		return nil, err
 	}
 	var requests []sample.Request
 	for i := range p.Batch() {
-		r := sample.Request{Text: text(), Caption: uint64(i)}
+		r := sample.Request{Text: make([]int32, p.TextLen()), Caption: uint64(i)}
+		if err := o.integers(r.Text, input, rng); err != nil {
+			return nil, fmt.Errorf("%s: text tokens: %w", o.sample, err)
+		}
 		if o.candidates && i > 0 {
 			r = requests[0]
 			r.Candidate = uint64(i)

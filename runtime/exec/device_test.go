@@ -298,9 +298,9 @@ func farSpec(t *testing.T) *Spec {
 			},
 			Programs: []ProgramSpec{{
 				Name: "forward", WorkBytes: 3 * farBytes,
-				Inputs: []TensorSpec{{"x", F32, shape, w}},
+				Inputs: []TensorSpec{{Name: "x", DType: F32, Shape: shape, Addr: w}},
 				// z lies over x, y is an output that another output was made of.
-				Outputs: []TensorSpec{{"z", F32, shape, w}, {"y", F32, shape, w + b}, {"a", F32, shape, a}, {"rows", F32, []int{2, farElems / 2}, w + b}},
+				Outputs: []TensorSpec{{Name: "z", DType: F32, Shape: shape, Addr: w}, {Name: "y", DType: F32, Shape: shape, Addr: w + b}, {Name: "a", DType: F32, Shape: shape, Addr: a}, {Name: "rows", DType: F32, Shape: []int{2, farElems / 2}, Addr: w + b}},
 				Launches: []Launch{
 					{"block0", false, "%y = axpy", "far.go:3", []Addr{a, w, w + b}},
 					{"block0", false, "%z = square", "far.go:4", []Addr{w + b, w}},
@@ -308,8 +308,8 @@ func farSpec(t *testing.T) *Spec {
 				Run: func(r *Run) { r.Launch(axpy, 0); r.Launch(square, 1) },
 			}, {
 				Name: "update", WorkBytes: 64,
-				Inputs:   []TensorSpec{{"by", F32, []int{1}, w}},
-				Outputs:  []TensorSpec{{"n", F32, []int{1}, n}},
+				Inputs:   []TensorSpec{{Name: "by", DType: F32, Shape: []int{1}, Addr: w}},
+				Outputs:  []TensorSpec{{Name: "n", DType: F32, Shape: []int{1}, Addr: n}},
 				Launches: []Launch{{"", false, "%n = tick", "far.go:5", []Addr{n, w}}},
 				Run:      func(r *Run) { r.Launch(tick, 0) },
 			}, {
@@ -318,8 +318,8 @@ func farSpec(t *testing.T) *Spec {
 				Run:      func(r *Run) { r.Launch(square, 0) },
 			}, {
 				Name: "log", WorkBytes: 5 * farBytes,
-				Inputs:   []TensorSpec{{"x", F32, shape, w}},
-				Outputs:  []TensorSpec{{"y", F32, shape, w + 4*b}},
+				Inputs:   []TensorSpec{{Name: "x", DType: F32, Shape: shape, Addr: w}},
+				Outputs:  []TensorSpec{{Name: "y", DType: F32, Shape: shape, Addr: w + 4*b}},
 				Launches: []Launch{{"head", false, "%y = log", "far.go:7", []Addr{w, w + 4*b}}},
 				Run:      func(r *Run) { r.Launch(log, 0) },
 			}, {

@@ -59,8 +59,8 @@ func testSpec() (*Spec, map[string]goKernel) {
 			},
 			Programs: []ProgramSpec{{
 				Name: "forward", WorkBytes: 3 * n,
-				Inputs:  []TensorSpec{{"x", F32, shape, Work}},
-				Outputs: []TensorSpec{{"z", F32, shape, Work + 2*n}, {"a", F32, shape, State}},
+				Inputs:  []TensorSpec{{Name: "x", DType: F32, Shape: shape, Addr: Work}},
+				Outputs: []TensorSpec{{Name: "z", DType: F32, Shape: shape, Addr: Work + 2*n}, {Name: "a", DType: F32, Shape: shape, Addr: State}},
 				Launches: []Launch{
 					{"block0", false, "%y = axpy", "demo.go:3", []Addr{State, Work, Work + n}},
 					{"block0", false, "%z = square", "demo.go:4", []Addr{Work + n, Work + 2*n}},

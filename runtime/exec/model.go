@@ -61,7 +61,7 @@ func (m *Model) layOut() error {
 		}
 	}
 	for i, g := range spec.Globals {
-		t, err := m.tensor(TensorSpec{g.Name, g.DType, g.Shape, State + Addr(g.Offset)})
+		t, err := m.tensor(TensorSpec{Name: g.Name, DType: g.DType, Shape: g.Shape, Addr: State + Addr(g.Offset)})
 		if err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (m *Model) layOut() error {
 
 // tensor makes a view, checking that it lies in its arena.
 func (m *Model) tensor(s TensorSpec) (Tensor, error) {
-	t := Tensor{Name: s.Name, DType: s.DType, Shape: s.Shape}
+	t := Tensor{Name: s.Name, DType: s.DType, Shape: s.Shape, Range: s.Range}
 	arena, off := m.place(s.Addr)
 	n := t.Len() * s.DType.Size()
 	if s.DType.Size() == 0 || off < 0 || int64(n) > arena.Size()-off {

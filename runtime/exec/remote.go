@@ -263,7 +263,7 @@ func newRemoteProgram(p *Program) (*remoteProgram, error) {
 		into  *[]Tensor
 	}{{p.spec.Inputs, &p.inputs}, {p.spec.Outputs, &p.outputs}} {
 		for _, s := range l.specs {
-			t := Tensor{Name: s.Name, DType: s.DType, Shape: s.Shape, home: &home{m, -1}}
+			t := Tensor{Name: s.Name, DType: s.DType, Shape: s.Shape, Range: s.Range, home: &home{m, -1}}
 			n := t.Len() * s.DType.Size()
 			t.Data, free = free[:n:n], free[(n+63)&^63:]
 			*l.into = append(*l.into, t)

@@ -123,7 +123,12 @@ type TensorSpec struct {
 	DType DType
 	Shape []int
 	Addr  Addr
+	Range
 }
+
+// Range is which integers an input may hold, those from From on that are less than Below, because
+// others are places outside of what the program looks them up in. Where both are 0 nothing is known.
+type Range struct{ From, Below int32 }
 
 // Launch is one row of a program's table of launches: its buffers, and what it is called in
 // profiles. The function of the program says which kernel it runs.

@@ -52,6 +52,7 @@ type Tensor struct {
 	DType DType
 	Shape []int
 	Data  []byte // little-endian, 64-byte aligned
+	Range        // of an input: a program that is given other integers reads and writes where it must not
 
 	home *home // nil on a processor
 }

@@ -41,7 +41,7 @@ func TestProgramsAreTimed(t *testing.T) {
 		return out.String(), err
 	}
 	const in = " -in text=32 -in image=16 -in lr=1e-4 -in update=1 -in clip=0"
-	for _, args := range []string{"-program s.train -steps 3 -threads 1" + in, "-program s.train -steps 3 -threads 2 -kernels" + in, "-sample s -tokens 5 -steps 3 -in text=32"} {
+	for _, args := range []string{"-program s.train -steps 3 -threads 1" + in, "-program s.train -steps 3 -threads 2 -kernels" + in, "-sample s -tokens 5 -steps 3 -in text=32", "-sample s -tokens 5 -steps 3", "-program s.decode -steps 3"} {
 		out, err := run(args)
 		if err != nil {
 			t.Fatal(err)
@@ -65,10 +65,13 @@ func TestProgramsAreTimed(t *testing.T) {
 		{"", "-program"},
 		{"-program s", "MODEL.PROGRAM"},
 		{"-program s.fly", "train"},
-		{"-program s.train", "-in text=NUMBER"},
+		{"-program s.train", "-in update=NUMBER"},
+		{"-program s.train -in update=1 -in text=1e9", "want at most"},
+		{"-program s.decode -in pos=100000", "-in pos=100000: want 0 to"},
+		{"-program s.decode -in pos=-1", "-in pos=-1: want 0 to"},
+		{"-sample s -in text=1e9", "want at most"},
 		{"-program s.train -in text=32 -in image=16 -in update=1 -in hat=1", `"hat"`},
 		{"-program s.train -in text", "NAME=NUMBER"},
-		{"-sample s", "-in text=NUMBER"},
 		{"-sample s -tokens 1", "-tokens"},
 		{"-program s.train -in text=32 -in image=16 -in update=1 -in lr=nan", "-in lr=1e-4"},
 	} {
