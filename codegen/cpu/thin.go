@@ -13,13 +13,15 @@ import (
 
 const (
 	thinRows    = 16
-	thinColumns = 128  // of a chunk, a strip of columns
-	thinSums    = 4096 // of the result that are summed at a time: 16 KiB
-	thinPad     = 16   // between rows of them, a cache line, so that they don't share cache sets with each other
-	thinHigh    = 4    // rows of a register tile
-	thinWide    = 2    // and its vectors
-	thinDepth   = 8    // rows of weights side by side
-	thinAhead   = 16   // rows to fetch ahead, where more than one register tile takes so long that the processor doesn't
+	thinColumns = 128     // of a chunk, a strip of columns
+	thinSums    = 4096    // of the result that are summed at a time: 16 KiB
+	thinPad     = 16      // between rows of them, a cache line, so that they don't share cache sets with each other
+	thinHigh    = 4       // rows of a register tile
+	thinWide    = 2       // and its vectors
+	thinDepth   = 8       // rows of weights side by side
+	thinAhead   = 16      // rows to fetch ahead, where more than one register tile takes so long that the processor doesn't,
+	thinShort   = 512     // or where rows are so short, in elements, that its streams end before they have begun,
+	thinFar     = 1 << 18 // in matrices that no cache near a core holds
 )
 
 // thin reports whether g is a thin product.
@@ -166,7 +168,7 @@ func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
 			}
 			for u := range depth {
 				l.row.src = l.Offset(l.At(b, at), u*l.bStep)
-				if l.m > thinHigh && r == 0 {
+				if r == 0 && (l.m > thinHigh || l.n <= thinShort && l.n*l.k >= thinFar) {
 					l.fetch(l.Offset(l.row.src, thinAhead*l.bStep), nv*lanes)
 				}
 				ys := make([]V, nv)

@@ -316,7 +316,7 @@ func (o *options) integers(v []int32, t *exec.Tensor, rng *rand.Rand) error {
 
 // clocked notes when its program starts.
 type clocked struct {
-	sample.Program
+	*exec.Program
 	starts []time.Time
 }
 

@@ -146,6 +146,18 @@ func (p *Program) Name() string { return p.model.Name() + "." + p.spec.Name }
 // Launches is the number of kernels one run launches.
 func (p *Program) Launches() int { return len(p.spec.Launches) }
 
+// Parallel calls f for each 0 <= i < n, on the model's workers in any order, and returns when all calls have. Where the model is on
+// a device, calls come one after the other.
+func (p *Program) Parallel(n int, f func(i int)) {
+	if p.remote != nil {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	p.run.pool.RunFunc(n, func(chunk, _ int) { f(chunk) })
+}
+
 // Inputs lists the inputs. The slice must not be changed, the tensors' contents may.
 func (p *Program) Inputs() []Tensor { return p.inputs }
 

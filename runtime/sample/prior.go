@@ -20,6 +20,17 @@ type Program interface {
 	OutputI32(name string) ([]int32, error)
 }
 
+// parallel calls f for each 0 <= i < n, on p's workers if it has some, as an *exec.Program does.
+func parallel(p Program, n int, f func(i int)) {
+	if w, ok := p.(interface{ Parallel(n int, f func(i int)) }); ok {
+		w.Parallel(n, f)
+		return
+	}
+	for i := range n {
+		f(i)
+	}
+}
+
 // Prior draws image tokens with the transformer's prefill and decode programs, which
 // share KV caches. Prefill works on captions, decode on batches of pictures: the
 // candidates of a caption have its prefix in common.
@@ -93,11 +104,14 @@ func (p *Prior) Draw(ctx context.Context, requests []Request, o Options, progres
 		}
 	}
 	out := make([]Drawn, len(requests))
-	dist := NewDistribution(o, p.codebook)
+	dists := make([]*Distribution, p.batch) // one for each stream
+	for j := range dists {
+		dists[j] = NewDistribution(o, p.codebook)
+	}
 	cached := make([]prefix, p.batch)
 	for at := 0; at < len(requests); at += p.batch {
 		n := min(p.batch, len(requests)-at)
-		if err := p.drawBatch(ctx, requests[at:at+n], out[at:at+n], dist, cached); err != nil {
+		if err := p.drawBatch(ctx, requests[at:at+n], out[at:at+n], dists, cached); err != nil {
 			return nil, err
 		}
 		if progress != nil {
@@ -157,7 +171,7 @@ func (p *Prior) prefixes(requests []Request, cached []prefix) ([]int32, error) {
 
 // drawBatch draws at most a batch; places of the batch that no request needs repeat
 // the last.
-func (p *Prior) drawBatch(ctx context.Context, requests []Request, out []Drawn, dist *Distribution, cached []prefix) error {
+func (p *Prior) drawBatch(ctx context.Context, requests []Request, out []Drawn, dists []*Distribution, cached []prefix) error {
 	slots, err := p.prefixes(requests, cached)
 	if err != nil {
 		return err
@@ -178,25 +192,32 @@ func (p *Prior) drawBatch(ctx context.Context, requests []Request, out []Drawn, 
 		out[j].Tokens = make([]int32, p.image)
 	}
 	var decoded []float32
+	failed := make([]error, len(requests))
 	for i := range p.image {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for j, r := range requests {
+		parallel(p.decode, len(requests), func(j int) {
+			r, dist := requests[j], dists[j]
 			if i < len(r.Given) {
 				out[j].Tokens[i] = r.Given[i]
-				continue
+				return
 			}
 			logits := cached[slots[j]].logits
 			if i > 0 {
 				logits = decoded[j*p.codebook : (j+1)*p.codebook]
 			}
-			if err := dist.Set(logits); err != nil {
-				return fmt.Errorf("prior: image token %d: %w", i, err)
+			if failed[j] = dist.Set(logits); failed[j] != nil {
+				return
 			}
 			t := dist.Draw(dice.New(dist.options.Seed, r.Caption, r.Candidate, uint64(i)).Float64())
 			out[j].Tokens[i] = t
 			out[j].LogLikelihood += dist.LogP(t)
+		})
+		for _, err := range failed {
+			if err != nil {
+				return fmt.Errorf("prior: image token %d: %w", i, err)
+			}
 		}
 		if i == p.image-1 {
 			break
