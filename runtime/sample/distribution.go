@@ -40,6 +40,7 @@ type Distribution struct {
 	options Options
 	p       []float64 // probabilities times total
 	total   float64
+	plain   []float64 // exponentials at temperature 1, if that isn't the options'
 	order   []int
 	logits  []float32
 	top     float64 // of the logits
@@ -137,9 +138,11 @@ func sum(p []float64) float64 {
 // reads the logits that Set was given.
 func (d *Distribution) LogP(token int32) float64 {
 	if d.sum == 0 {
-		plain := make([]float64, len(d.logits))
-		exponentials(plain, d.logits, d.top, 1)
-		d.sum = sum(plain)
+		if d.plain == nil {
+			d.plain = make([]float64, len(d.p))
+		}
+		exponentials(d.plain, d.logits, d.top, 1)
+		d.sum = sum(d.plain)
 	}
 	return float64(d.logits[token]) - d.top - math.Log(d.sum)
 }
