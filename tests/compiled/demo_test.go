@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -74,12 +75,14 @@ func (d *demoModel) inputs(t *testing.T, p *exec.Program, update int) map[string
 	for _, x := range p.Inputs() {
 		data := make([]float64, x.Len())
 		if x.Name == "images" {
+			// Half is noise: the gradient of an absolute difference jumps at 0, and all of a white
+			// ground may be next to it.
 			pictures := shapes.Source{Seed: 1, Size: x.Shape[1]}
 			size := x.Len() / x.Shape[0]
 			for i := range x.Shape[0] {
 				pixels, _ := pictures.Sample(uint64(update*x.Shape[0] + i))
 				for j, v := range pixels {
-					data[i*size+j] = float64(v) / 255
+					data[i*size+j] = (float64(v)/255 + r.Float64()) / 2
 				}
 			}
 		} else if v, ok := scalars[x.Name]; ok {
@@ -102,7 +105,7 @@ const demoStart = 8
 
 // sameDraws is the largest share of a tensor of 16-bit weights that may be rounded to other numbers,
 // since what is rounded is a hair apart. Other random numbers would do that to a third of them.
-const sameDraws = 0.1 // 0.034
+const sameDraws = 0.2 // 0.106
 
 // Whole updates of demo's models have the same results on an emulated GPU, all checks on, and on this
 // processor, from the same weights and moments: losses, both moments, weights, averages and whatever
@@ -182,7 +185,7 @@ func (d *demoModel) compare(t *testing.T, cpu, gpu *exec.System, updates int) {
 		update(first, i+1)
 	}
 	equate()
-	c := comparison{T: t, worst: map[string]string{}, most: map[string]float64{}}
+	c := comparison{T: t, most: map[string]float64{}, where: map[string]string{}}
 	var moves [2]map[string][]float64
 	for i := range moves {
 		moves[i] = map[string][]float64{}
@@ -202,8 +205,12 @@ func (d *demoModel) compare(t *testing.T, cpu, gpu *exec.System, updates int) {
 			got, want := onGPU[i].Float64s(), g.Float64s()
 			switch g.Role {
 			case exec.RoleParam:
-				if share := differing(got, want); g.DType != exec.F32 && share > sameDraws {
-					t.Errorf("%s: %.3g of %s are rounded otherwise; are they by other random numbers?", c.when, share, g.Name)
+				if g.DType != exec.F32 {
+					share := differing(got, want)
+					c.note("share of weights rounded otherwise", g.Name, share)
+					if share > sameDraws {
+						t.Errorf("%s: %.3g of %s are rounded otherwise; are they by other random numbers?", c.when, share, g.Name)
+					}
 				}
 				// AdamW divides a gradient by its size. Where it is nothing but rounding errors, as that of
 				// the keys' biases, so is the quotient: compared is what the weights would be without it.
@@ -229,8 +236,8 @@ func (d *demoModel) compare(t *testing.T, cpu, gpu *exec.System, updates int) {
 	for i, g := range first.Globals() {
 		c.check("average", &g.Tensor, onGPU[i].Float64s(), g.Float64s())
 	}
-	for k, e := range c.most {
-		t.Logf("largest error of %s: %.3g, %s", k, e, c.worst[k])
+	for _, what := range slices.Sorted(maps.Keys(c.most)) {
+		t.Logf("largest %s: %.3g, %s", what, c.most[what], c.where[what])
 	}
 }
 
@@ -264,8 +271,15 @@ func (d *demoModel) move(t *testing.T, m *exec.Model, update int, sum map[string
 type comparison struct {
 	*testing.T
 	when  string
-	most  map[string]float64 // by what is compared and its type, the largest error
-	worst map[string]string  // and where
+	most  map[string]float64 // by what was measured
+	where map[string]string
+}
+
+// note keeps the largest x of its kind.
+func (c *comparison) note(what, tensor string, x float64) {
+	if x >= c.most[what] {
+		c.most[what], c.where[what] = x, c.when+", "+tensor
+	}
 }
 
 func (c *comparison) check(what string, x *exec.Tensor, got, want []float64) {
@@ -285,9 +299,7 @@ func (c *comparison) check(what string, x *exec.Tensor, got, want []float64) {
 		i := worstElement(got, want)
 		c.Errorf("%s, %s: error %.3g, more than %.3g; element %d is %.9g, want %.9g", c.when, x, e, tol, i, got[i], want[i])
 	}
-	if key := what + " " + d.String(); e >= c.most[key] {
-		c.most[key], c.worst[key] = e, c.when+", "+x.Name
-	}
+	c.note(fmt.Sprintf("error of %s in %s", what, d), x.Name, e)
 }
 
 // differing is the share of elements that differ.
