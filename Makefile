@@ -1,6 +1,6 @@
 # make demo   everything from a fresh machine: tools, compile, train, sample, report
 # make test   everything tested
-# make check-long   the same, and the compiled kernels on an emulated arm64
+# make check-long   the same, demo's training steps on an emulated GPU, and the compiled kernels on an emulated arm64
 # make gpu-check   on a machine with an NVIDIA GPU: the tests on it, and times beside PyTorch's
 # make bench-peers   timed beside PyTorch, OpenBLAS and oneDNN (Debian's python3-torch); PEERS='-rounds 1' for a quick look
 # make precision-study   one deep transformer trained in 32 bits and in 16, without scales, with one, with one a resblock
@@ -66,9 +66,10 @@ ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled .
 
 check-long: test
 	go test -timeout 120m -count=1 -run 'Mutants|Assemble' ./codegen/cuda -long
+	go test -timeout 120m -count=1 -run OnAnEmulatedGPU ./tests/compiled -long
 	GOUACHE_TEST_DEVICE=emu go test -timeout 120m -count=1 ./tests/compiled ./tests/parity
 	@.ci/tools.sh qemu-aarch64-static
-	$(RUN_ARM64) -count=1 $(ARM64)
+	$(RUN_ARM64) -count=1 -skip OnAnEmulatedGPU $(ARM64)
 
 clean:
 	rm -rf bin out gen/*/

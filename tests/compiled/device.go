@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/gouache-ml/gouache/codegen/cuda"
@@ -179,7 +180,7 @@ func (d *emulator) Run(calls []exec.Call) error {
 var ReplaySeed uint64 = 1
 
 // choices counts how often a replay had several calls to go on with.
-var choices int
+var choices atomic.Int64
 
 type recorded struct {
 	dev   *emulator
@@ -210,7 +211,7 @@ func (r *recorded) Replay() error {
 	}
 	for range r.calls {
 		if len(ready) > 1 {
-			choices++
+			choices.Add(1)
 		}
 		at := r.draw.IntN(len(ready))
 		i := ready[at]

@@ -30,7 +30,7 @@ func TestReplaysInAnyAllowedOrderHaveTheSameBits(t *testing.T) {
 	}
 	seed := ReplaySeed
 	defer func() { ReplaySeed = seed }()
-	choices = 0
+	choices.Store(0)
 	t.Setenv("GOUACHE_LAUNCH", "chain")
 	chain := open(t, spec, "sm_80", 1)
 	t.Setenv("GOUACHE_LAUNCH", "graph")
@@ -54,8 +54,8 @@ func TestReplaysInAnyAllowedOrderHaveTheSameBits(t *testing.T) {
 			}
 		}
 	}
-	if choices < 1000 {
-		t.Errorf("there were several calls to choose from %d times only", choices)
+	if n := choices.Load(); n < 1000 {
+		t.Errorf("there were several calls to choose from %d times only", n)
 	}
 }
 
