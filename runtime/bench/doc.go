@@ -2,8 +2,8 @@
 // timed, such as the system peers, and the command "bench" of every trainer:
 //
 //	trainer -list
-//	trainer -program s.train -steps 5 -in text=16384 -in image=8192 -in lr=1e-4
-//	trainer -sample s8 -tokens 64 -in text=16384
+//	trainer -program s.train -steps 5 -in update=1 -in lr=1e-4
+//	trainer -sample s8 -tokens 64
 //
 // It runs one program of one model on made-up inputs, or draws image tokens with the
 // programs prefill and decode (for a text each, or with -candidates for one text), and prints one line of JSON: seconds a step (or a token),
