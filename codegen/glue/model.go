@@ -228,7 +228,7 @@ func (c *regions) launch(l plan.Launch, at jen.Code) jen.Code {
 func tensor(name string, t ir.Type, b *plan.Buffer, in plan.Limits) jen.Code {
 	var limits any
 	if in != (plan.Limits{}) {
-		limits = jen.Qual(execPath, "Range").Values(jen.Lit(int(in.From)), jen.Lit(int(in.Below)))
+		limits = jen.Qual(execPath, "Range").Add(fields("From", jen.Lit(int(in.From)), "Below", jen.Lit(int(in.Below))))
 	}
 	return fields("Name", lit(name), "DType", lit(t.DType.String()), "Shape", ints(t.Shape), "Addr", addr(b), "Range", limits)
 }

@@ -61,7 +61,7 @@ func TestProcessesTakeWhatWasExpected(t *testing.T) {
 		for _, c := range []struct{ model, in string }{
 			{"dvae", "seed=1 step=3 update=10"},
 			{"prior", "text=500 image=250 update=10"},
-			{"clip", "text=500 end=20 update=10"},
+			{"clip", "text=500 end=16 update=10"},
 		} {
 			args := []string{"bench", "-program", c.model + ".train", "-steps", "3", "-threads", "2"}
 			for _, in := range strings.Fields(c.in) {
