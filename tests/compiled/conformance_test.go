@@ -140,8 +140,8 @@ var overrides = map[string]float64{
 
 	// Whole updates of demo on two devices; the largest errors of four seeds. In paper, sums a hair apart
 	// are rounded to other numbers of 16 bits, one next to the other.
-	"demo dvae f32":                   2.4e-6, // 1.6e-6
-	"demo dvae results f32":           1.7e-5, // 1.1e-5: the divergence is ln 256 less an entropy close to it
+	"demo dvae f32":                   2.6e-6, // 1.7e-6
+	"demo dvae results f32":           4e-6,   // 2.6e-6: the divergence is ln 256 less an entropy close to it
 	"demo prior f32":                  1.5e-6, // 9.4e-7
 	"demo clip f32":                   2.2e-6, // 1.5e-6
 	"demo clip results f32":           7e-6,   // 4.6e-6: the gradient's norm, where two pairs are much alike
