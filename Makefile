@@ -67,7 +67,7 @@ ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled .
 check-long: test
 	go test -timeout 120m -count=1 -run 'Mutants|Assemble' ./codegen/cuda -long
 	go test -timeout 120m -count=1 -run OnAnEmulatedGPU ./tests/compiled -long
-	GOUACHE_TEST_DEVICE=emu go test -timeout 120m -count=1 ./tests/compiled ./tests/parity
+	GOUACHE_TEST_DEVICE=emu go test -timeout 120m -count=1 -skip OnAnEmulatedGPU ./tests/compiled ./tests/parity
 	@.ci/tools.sh qemu-aarch64-static
 	$(RUN_ARM64) -count=1 -skip OnAnEmulatedGPU $(ARM64)
 
