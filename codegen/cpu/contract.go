@@ -472,8 +472,15 @@ func rowsTile(batches, m, n, depth int, packed bool) (rows, cols int) {
 			return rows, cols
 		}
 	}
+	if wide := cut(n, max(1, n/wideColumns)); packed && wide > cols && batches*ceilDiv(m, rows)*ceilDiv(n, wide) >= 12 {
+		cols = wide
+	}
 	return rows, cols
 }
+
+// wideColumns is how many columns make up for packing their rows in every chunk: with a sum of 8,192, two threads
+// do 130 to 158 GFLOP/s by chunks of 32 columns, 155 to 181 by 128.
+const wideColumns = 128
 
 // columnsRows is how many rows a chunk of a weight gradient has at most: 16 whole panels on AVX-512. Its sums,
 // with 256 columns, take less than half of a L2 cache of 512 KiB.
