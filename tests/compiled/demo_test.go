@@ -64,13 +64,11 @@ func (d *demoModel) compile(t *testing.T, batch int, device string) *exec.Spec {
 	return spec
 }
 
-// inputs are those of an update, in the ranges of the trainer's.
+// inputs are those of an update, in the ranges that the program allows.
 func (d *demoModel) inputs(t *testing.T, p *exec.Program, update int) map[string][]float64 {
 	t.Helper()
 	r := rand.New(rand.NewPCG(uint64(update), 7))
-	s := systems.Demo
 	scalars := map[string]float64{"lr": d.lr, "clip": d.clip, "update": float64(update), "seed": 12345, "step": float64(update - 1), "tau": 1, "beta": trainer.Recipe("demo").DVAE.Beta}
-	limits := map[string]int{"text": s.Prior.TextVocab, "image": s.Prior.ImageVocab, "end": s.CLIP.TextLen}
 	in := map[string][]float64{}
 	for _, x := range p.Inputs() {
 		data := make([]float64, x.Len())
@@ -87,9 +85,9 @@ func (d *demoModel) inputs(t *testing.T, p *exec.Program, update int) map[string
 			}
 		} else if v, ok := scalars[x.Name]; ok {
 			data[0] = v
-		} else if n := limits[x.Name]; n > 0 {
+		} else if x.From < x.Below {
 			for i := range data {
-				data[i] = float64(r.IntN(n))
+				data[i] = float64(x.From + r.Int32N(x.Below-x.From))
 			}
 		} else {
 			t.Fatalf("%s has an input %s", p.Name(), &x)
