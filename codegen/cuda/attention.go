@@ -88,14 +88,23 @@ func (a *attention) delta() (op int, given bool) {
 // 16 bytes, if their buffers do.
 func (a *attention) aligned(ops ...int) bool {
 	for _, op := range ops {
-		v, per := a.view(op), 16/a.dtype(op).Size()
-		for _, n := range append([]int{v.Offset, a.d}, v.Strides[:3]...) {
-			if n%per != 0 {
-				return false
-			}
+		if !a.inPieces(op, 16/a.dtype(op).Size()) {
+			return false
 		}
 	}
 	return true
+}
+
+// inPieces reports whether the rows of operand op, [B,T,H,D], are pieces of n elements
+// that start at multiples of n, if its buffer does. The stride of an axis of extent 1
+// says nothing: programs have 1 there.
+func (a *attention) inPieces(op, n int) bool {
+	v := a.view(op)
+	ok := v.Offset%n == 0 && a.d%n == 0
+	for i, extent := range []int{a.b, a.t, a.h} {
+		ok = ok && (extent == 1 || v.Strides[i]%n == 0)
+	}
+	return ok
 }
 
 // attender is an attention kernel under construction.
