@@ -245,11 +245,10 @@ func (a *attender) begin(t tiling) *rowBlock {
 // log2e turns exponents of e into exponents of 2.
 const log2e = math.Log2E
 
-// matrixKind names the element type of matrix products, or says that there are none:
-// m8n8k4 has other fragments than flash takes, and comes without cp.async.
+// matrixKind names the element type of matrix products, or says that there are none.
 func (a *attention) matrixKind(t *Target, ops ...int) string {
 	kind := packed[a.dtype(ops[0])]
-	if t.Tensor == "m8n8k4" || !t.multiplies(kind) || a.d%16 != 0 || a.d > 128 || a.scale <= 0 || !a.aligned(ops...) {
+	if !t.multiplies(kind) || a.d%16 != 0 || a.d > 128 || a.scale <= 0 || !a.aligned(ops...) {
 		return ""
 	}
 	return kind
