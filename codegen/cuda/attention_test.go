@@ -42,6 +42,8 @@ var attentionCases = []attentionCase{
 	{mask.Conv(33, 8, 8, 3), 1, mask.Len(33, 8, 8), 1, 48, ir.F16, "dense"},
 	{mask.All(), 1, 130, 1, 128, ir.F16, "fused"},
 	{mask.Column(20, 8, 16), 1, mask.Len(20, 8, 16), 1, 96, ir.BF16, "dense"},
+	{mask.Row(70, 8, 8), 1, mask.Len(70, 8, 8), 2, 128, ir.F16, "dense"},
+	{mask.Conv(20, 8, 8, 3), 1, mask.Len(20, 8, 8), 1, 112, ir.F16, "fused"},
 	{mask.Prefix(3), 1, 90, 1, 32, ir.F16, "dense"}, // most keys have no query
 	{mask.Causal(), 1, 75, 2, 64, ir.F16, "spread"},
 	{mask.Row(20, 8, 8), 2, mask.Len(20, 8, 8), 2, 32, ir.F32, "fused"},
@@ -350,7 +352,8 @@ func (c attentionCase) compare(t *testing.T, target *cuda.Target, k *kern.Kernel
 }
 
 // Operands of 16 bits whose rows are aligned are multiplied by matrix instructions, if
-// the target has any for them, and read 16 bytes at a time.
+// the target has any for them, and read 16 bytes at a time. sm_70 has room for what a
+// block needs.
 func TestAttentionUsesMatrixUnits(t *testing.T) {
 	for _, c := range attentionCases {
 		for _, name := range attentionForms {
@@ -370,6 +373,9 @@ func TestAttentionUsesMatrixUnits(t *testing.T) {
 					}
 				}
 				for i, body := range strings.Split(text, ".entry ")[1:] {
+					if n := entries[i].Shared; target.Name == "sm_70" && n > 96<<10 {
+						t.Errorf("%s: %s: %s: %d bytes of shared memory", target.Name, c, entries[i].Name, n)
+					}
 					if units && !strings.Contains(body, want) {
 						t.Errorf("%s: %s: %s: no %s", target.Name, c, entries[i].Name, want)
 					}
