@@ -35,10 +35,10 @@ type flash struct {
 	unit
 	kind       string
 	core       *mmaCore // whose sums they are, wgmma's being as mma's
-	row        Value
-	column     Value
-	apart      int
-	pieces     int // of 16 rows, that a warp has
+	row        Value    // of the lane's first sum,
+	column     Value    // its column,
+	apart      int      // and how far the lane's other row of a piece is
+	pieces     int      // of 16 rows, that a warp has
 	threads    int
 	tiles      *rowBlock
 	together   int    // warps that the table takes for one
@@ -307,7 +307,7 @@ func (a *attention) flash(name string, t *Target, kind string, pieces int, trans
 		if a.d == 64 {
 			budget = 128
 		}
-	case a.d <= 64 && pieces == 1 && (t.Tensor != "m8n8k4" || !transposed):
+	case a.d <= 64 && pieces == 1 && (t.Tensor != "m8n8k4" || !transposed): // left operands have more registers there
 		budget = 168
 	}
 	if t.Tensor == "m8n8k4" {
