@@ -88,14 +88,23 @@ func (a *attention) delta() (op int, given bool) {
 // 16 bytes, if their buffers do.
 func (a *attention) aligned(ops ...int) bool {
 	for _, op := range ops {
-		v, per := a.view(op), 16/a.dtype(op).Size()
-		for _, n := range append([]int{v.Offset, a.d}, v.Strides[:3]...) {
-			if n%per != 0 {
-				return false
-			}
+		if !a.inPieces(op, 16/a.dtype(op).Size()) {
+			return false
 		}
 	}
 	return true
+}
+
+// inPieces reports whether the rows of operand op, [B,T,H,D], are pieces of n elements
+// that start at multiples of n, if its buffer does. The stride of an axis of extent 1
+// says nothing: programs have 1 there.
+func (a *attention) inPieces(op, n int) bool {
+	v := a.view(op)
+	ok := v.Offset%n == 0 && a.d%n == 0
+	for i, extent := range []int{a.b, a.t, a.h} {
+		ok = ok && (extent == 1 || v.Strides[i]%n == 0)
+	}
+	return ok
 }
 
 // attender is an attention kernel under construction.
@@ -236,11 +245,10 @@ func (a *attender) begin(t tiling) *rowBlock {
 // log2e turns exponents of e into exponents of 2.
 const log2e = math.Log2E
 
-// matrixKind names the element type of matrix products, or says that there are none:
-// m8n8k4 has other fragments than flash takes, and comes without cp.async.
+// matrixKind names the element type of matrix products, or says that there are none.
 func (a *attention) matrixKind(t *Target, ops ...int) string {
 	kind := packed[a.dtype(ops[0])]
-	if t.Tensor == "m8n8k4" || !t.multiplies(kind) || a.d%16 != 0 || a.d > 128 || a.scale <= 0 || !a.aligned(ops...) {
+	if !t.multiplies(kind) || a.d%16 != 0 || a.d > 128 || a.scale <= 0 || !a.aligned(ops...) {
 		return ""
 	}
 	return kind

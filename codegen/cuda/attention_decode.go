@@ -39,7 +39,9 @@ func emitAttentionDecode(m *build.Module, _ *Target, k *kern.Kernel) ([]Entry, e
 	if a.t < 256 {
 		x.threads = 128
 	}
-	if a.aligned(q, key, v) {
+	one := *a
+	one.t = 1 // of the query
+	if one.aligned(q) && a.aligned(key, v) {
 		x.width = 16 / a.dtype(q).Size()
 	}
 	chunks := ceil(a.d, x.width)

@@ -103,18 +103,6 @@ func (x *plain) four(at Value) []Value {
 	return []Value{x.Elem(v, 0), x.Elem(v, 1), x.Elem(v, 2), x.Elem(v, 3)}
 }
 
-// together says whether four elements of operand op's rows are read and written
-// at once.
-func (x *plain) together(op int) bool {
-	v := x.view(op)
-	for _, n := range append([]int{v.Offset, x.attention.d}, v.Strides[:3]...) {
-		if n%4 != 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // copy copies n rows of operand op at the positions of a list to shared memory,
 // as f32; those from count on, if not nil, become 0, as do elements that don't
 // exist.
@@ -145,7 +133,7 @@ func (x *plain) copy(op int, list Value, n int, count Value, to int) {
 func (x *plain) elements(op int, base, from, part, exists Value) []Value {
 	d := x.dtype(op)
 	v := make([]Value, 4)
-	if x.together(op) {
+	if x.inPieces(op, 4) {
 		ok := exists
 		if x.attention.d < x.depth {
 			ok = both(x, ok, x.Lt(part, build.Int(x.attention.d)))
@@ -369,7 +357,7 @@ func (x *plain) out(op int, sums []Value, factor func(i int) Value) {
 					v[c] = x.narrow(d, x.FMul(sums[i*per+q*4+c], by))
 				}
 				n := x.attention.d - q*4*columnThreads // elements from here on
-				if x.together(op) {
+				if x.inPieces(op, 4) {
 					store := func() {
 						x.Store(x.Vector(v...), x.Cast(x.At(base, x.Add(first, part)), build.Vec(4, storage(d))))
 					}

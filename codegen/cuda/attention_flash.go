@@ -15,7 +15,9 @@ import (
 // Attention on matrix units, as FlashAttention-2 (Dao 2023) does it: 16-bit
 // operands, sums in f32. A warp's rows, and all that is summed for them, stay in
 // its registers. Tiles of columns take turns in shared memory: while one is
-// worked on, the next ones are copied asynchronously.
+// worked on, the next ones are copied asynchronously, from sm_80 on. Before it they
+// are copied through registers when their turn comes, and other blocks of the
+// multiprocessor work meanwhile.
 
 const (
 	tileSize  = mask.TileSize
@@ -26,19 +28,24 @@ const (
 // flash is such a kernel under construction.
 //
 // A warp's sums of n columns are, by piece of 16 rows, by 8 columns, four
-// values a thread: element e of them belongs to row lane/4 + 8*(e/2) and to
-// column lane%4*2 + e%2.
+// values a thread: element e of them belongs to row x.row + x.apart*(e/2) and to
+// column x.column + e%2, which the instruction decides.
 type flash struct {
 	*attender
 	unit
 	kind       string
-	pieces     int // of 16 rows, that a warp has
+	core       *mmaCore // whose sums they are, wgmma's being as mma's
+	row        Value    // of the lane's first sum,
+	column     Value    // its column,
+	apart      int      // and how far the lane's other row of a piece is
+	pieces     int      // of 16 rows, that a warp has
 	threads    int
 	tiles      *rowBlock
-	together   int   // warps that the table takes for one
-	lane, warp Value // warp: its number in the block
-	shared     Value // address
-	stages     int
+	together   int    // warps that the table takes for one
+	lane, warp Value  // warp: its number in the block
+	shared     Value  // address, as copies and products take it
+	async      bool   // copies are
+	stages     int    // one unless they are
 	stage      int    // bytes of one
 	fill       []int  // operands whose rows a stage has, one tile after the other
 	perColumn  []int  // operands [B,H,T] of which it then has an element a column
@@ -63,14 +70,18 @@ type unit interface {
 	// settle gives the sums of the oldest products when at most so many begun
 	// after them are under way; until then nobody may use them.
 	settle(acc []Value, later int) []Value
+	// fragments are 16 columns of a piece as a left operand, of which a lane has these
+	// sums, rounded, in pairs.
+	fragments(words [4]Value) [][4]Value
 	// arrived makes copies that have come visible to products.
 	arrived()
 }
 
-// left is a left operand of 16-bit elements: fragments, 16 columns of a piece
-// each, or something in shared memory that only the unit knows.
+// left is a left operand of 16-bit elements: fragments of a piece, each of as many
+// columns as the instruction has terms, or something in shared memory that only the
+// unit knows.
 type left struct {
-	fragment func(piece, columns int) [4]Value
+	fragment func(piece, number int) [4]Value
 	shared   Value
 	rows     int // of the tile in shared memory
 }
@@ -80,7 +91,7 @@ func (x *flash) held(l left, columns int) left {
 	var all [][][4]Value
 	for p := range x.pieces {
 		all = append(all, nil)
-		for k := range columns / 16 {
+		for k := range columns / x.core.terms {
 			all[p] = append(all[p], l.fragment(p, k))
 		}
 	}
@@ -89,10 +100,18 @@ func (x *flash) held(l left, columns int) left {
 
 // rounded are sums of n columns as a left operand.
 func (x *flash) rounded(acc []Value, n int) left {
-	return x.held(left{fragment: func(p, k int) [4]Value {
-		u, v := sumsOf(acc, n, p, 2*k), sumsOf(acc, n, p, 2*k+1)
-		return [4]Value{x.Pack(x.kind, u[0], u[1]), x.Pack(x.kind, u[2], u[3]), x.Pack(x.kind, v[0], v[1]), x.Pack(x.kind, v[2], v[3])}
-	}}, n)
+	all := make([][][4]Value, x.pieces)
+	for p := range all {
+		for k := range n / 16 {
+			var words [4]Value
+			for i := range words {
+				s := sumsOf(acc, n, p, 2*k+i/2)[i%2*2:]
+				words[i] = x.Pack(x.kind, s[0], s[1])
+			}
+			all[p] = append(all[p], x.fragments(words)...)
+		}
+	}
+	return left{fragment: func(p, k int) [4]Value { return all[p][k] }}
 }
 
 // zeros are n sums.
@@ -118,25 +137,26 @@ func columnOf(i, n int) int { return i/4%(n/8)*8 + i%2 }
 
 // rowsOf calls f for every row of the thread: its number there and in the block.
 func (x *flash) rowsOf(f func(r int, row Value)) {
-	first := x.Add(x.MulI(x.warp, 16*x.pieces), x.Shr(x.lane, 2))
+	first := x.Add(x.MulI(x.warp, 16*x.pieces), x.row)
 	for r := range 2 * x.pieces {
-		f(r, x.AddI(first, r*8))
+		f(r, x.AddI(first, r/2*16+r%2*x.apart))
 	}
 }
 
 // quad combines v of the four lanes that have a row.
 func (x *flash) quad(v Value, combine func(a, b Value) Value) Value {
-	v = combine(v, x.ShuffleXor(v, 1))
-	return combine(v, x.ShuffleXor(v, 2))
+	for _, bit := range x.core.bits {
+		v = combine(v, x.ShuffleXor(v, bit))
+	}
+	return v
 }
 
 // words loads the mask words of a step of 32 columns for the thread's rows, so
 // shifted that bit columnOf(i) is sum i's.
 func (x *flash) words(at Value) []Value {
 	out := []Value{}
-	shift := x.Shl(x.AndI(x.lane, 3), 1)
 	x.rowsOf(func(_ int, row Value) {
-		out = append(out, x.ShrV(x.LoadOnly(x.At(at, row)), shift))
+		out = append(out, x.ShrV(x.LoadOnly(x.At(at, row)), x.column))
 	})
 	return out
 }
@@ -201,14 +221,20 @@ func (c *copier) positions(list Value) []Value {
 // in shared memory; those from n on, if not nil, become 0.
 func (c *copier) copy(ops []int, bases, positions []Value, n, to Value) {
 	x := c.x
+	var puts []func()
+	put := func() {
+		for _, p := range puts {
+			p()
+		}
+		puts = puts[:0]
+	}
 	for i, p := range positions {
-		var bytes Value = build.Int(16)
+		var exists Value = build.Bool(true)
 		if n != nil {
-			row := x.Lt(c.row[i], n)
+			exists = x.Lt(c.row[i], n)
 			if c.turn > 0 {
-				row = x.Lt(c.row[0], x.AddI(n, -i*c.turn))
+				exists = x.Lt(c.row[0], x.AddI(n, -i*c.turn))
 			}
-			bytes = x.Select(row, bytes, build.Int(0))
 		}
 		var first Value
 		for j, op := range ops {
@@ -220,8 +246,44 @@ func (c *copier) copy(ops []int, bases, positions []Value, n, to Value) {
 				from = x.At(first, build.Int(v.Offset-w.Offset))
 			}
 			place := x.AddI(x.Add(to, c.to[i]), j*x.tileBytes(c.rows))
-			x.Call("gpu.cp.async.16", build.Void, place, x.GlobalAddress(from), bytes)
+			if puts = append(puts, x.bring(v.Buf, from, place, 4, exists)); len(puts) == loadedAtOnce {
+				put()
+			}
 		}
+	}
+	put()
+}
+
+// loadedAtOnce is how many copies through registers are under way at a time, of 16
+// bytes each.
+const loadedAtOnce = 8
+
+// bring starts copying one or four words, which are 0 unless they exist, to an
+// address of shared memory, and gives what puts them there if they come through
+// registers.
+func (x *flash) bring(buf int, from, to Value, words int, exists Value) (put func()) {
+	if x.async {
+		name := fmt.Sprintf("gpu.cp.async.%d", 4*words)
+		x.Call(name, build.Void, to, x.GlobalAddress(from), x.Select(exists, build.Int(4*words), build.Int(0)))
+		return func() {}
+	}
+	if words == 1 {
+		v := x.Select(exists, x.read(buf, from), build.Float(0))
+		return func() { x.Store(v, x.SharedAt(to, build.F32)) }
+	}
+	t := build.Vec(words, build.I32)
+	v := x.read(buf, x.Cast(from, t))
+	out := make([]Value, words)
+	for i := range out {
+		out[i] = x.Select(exists, x.Elem(v, i), build.Int(0))
+	}
+	return func() { x.Store(x.Vector(out...), x.SharedAt(to, t)) }
+}
+
+// commit makes what bring has started since the last time a group.
+func (x *flash) commit() {
+	if x.async {
+		x.Call("gpu.cp.async.commit", build.Void)
 	}
 }
 
@@ -230,7 +292,10 @@ func (c *copier) copy(ops []int, bases, positions []Value, n, to Value) {
 // of them. A block has 128 rows, where registers allow: so columns are read from
 // the L2 cache half as often as with 64.
 func (a *attention) flash(name string, t *Target, kind string, pieces int, transposed bool, fill, perColumn []int) *flash {
-	x := &flash{kind: kind, fill: fill, perColumn: perColumn, together: 1, stages: 2}
+	x := &flash{kind: kind, fill: fill, perColumn: perColumn, core: cores[t.Tensor], together: 1, stages: 2, async: true}
+	if x.core == nil {
+		x.core = cores["mma"]
+	}
 	if a.d > 64 {
 		pieces = 1
 	}
@@ -242,8 +307,11 @@ func (a *attention) flash(name string, t *Target, kind string, pieces int, trans
 		if a.d == 64 {
 			budget = 128
 		}
-	case a.d <= 64 && pieces == 1:
+	case a.d <= 64 && pieces == 1 && (t.Tensor != "m8n8k4" || !transposed): // left operands have more registers there
 		budget = 168
+	}
+	if t.Tensor == "m8n8k4" {
+		x.async, x.stages = false, 1
 	}
 	if a.t <= 64 {
 		s = mask.Shape{Lanes: 64, Warp: 16 * x.together}
@@ -254,7 +322,12 @@ func (a *attention) flash(name string, t *Target, kind string, pieces int, trans
 	x.tiles = x.begin(a.tiling(s, transposed))
 	id := x.Thread()
 	x.lane, x.warp = x.AndI(id, 31), x.Shr(id, 5)
-	x.shared = x.SharedAddress()
+	x.row, x.column = x.core.first(x.emitter, x.lane)
+	x.apart = x.core.pairs[1][0]
+	x.shared = build.Int(0)
+	if x.async {
+		x.shared = x.SharedAddress()
+	}
 	if x.together > 1 {
 		x.unit = x.wgmmaUnit()
 	} else {
@@ -317,11 +390,14 @@ func (x *flash) walk(columns int, begin func() (state []Value), f step) []Value 
 		return out
 	}
 	ahead := x.stages - 1
-	fetch(build.Int(0), positions(build.Int(0)))
-	x.Call("gpu.cp.async.commit", build.Void)
-	for i := 1; i < ahead; i++ {
-		x.If(x.Lt(build.Int(i), x.tiles.count), func() { fetch(build.Int(i), positions(build.Int(i))) })
-		x.Call("gpu.cp.async.commit", build.Void)
+	for i := range ahead {
+		first := func() { fetch(build.Int(i), positions(build.Int(i))) }
+		if i == 0 {
+			first()
+		} else {
+			x.If(x.Lt(build.Int(i), x.tiles.count), first)
+		}
+		x.commit()
 	}
 	if x.meanwhile != nil {
 		x.meanwhile()
@@ -338,11 +414,17 @@ func (x *flash) walk(columns int, begin func() (state []Value), f step) []Value 
 	n := len(state)
 	turn := func(work func(i, stage, busy Value, state []Value) []Value) func(i Value, c []Value) []Value {
 		return func(i Value, c []Value) []Value {
-			x.await(ahead - 1)
-			x.Barrier()
 			next := x.AddI(i, ahead)
-			x.If(x.Lt(next, x.tiles.count), func() { fetch(next, c[n+1:]) })
-			x.Call("gpu.cp.async.commit", build.Void)
+			if ahead > 0 {
+				x.await(ahead - 1)
+				x.Barrier()
+				x.If(x.Lt(next, x.tiles.count), func() { fetch(next, c[n+1:]) })
+				x.commit()
+			} else {
+				x.Barrier() // nobody needs the last tile any more
+				fetch(next, c[n+1:])
+				x.Barrier()
+			}
 			after := append([]Value{busyAt(x.AddI(i, 1))}, positions(x.AddI(next, 1))...)
 			return append(work(i, stageAt(i), c[n], c[:n:n]), after...)
 		}
@@ -385,8 +467,10 @@ func (x *flash) walk(columns int, begin func() (state []Value), f step) []Value 
 
 // await waits until at most n groups of copies have yet to come.
 func (x *flash) await(n int) {
-	x.Call(fmt.Sprintf("gpu.cp.async.wait.%d", n), build.Void)
-	x.arrived()
+	if x.async {
+		x.Call(fmt.Sprintf("gpu.cp.async.wait.%d", n), build.Void)
+		x.arrived()
+	}
 }
 
 // perColumns copies the elements of the operands [B,H,T] for the columns of a
@@ -407,13 +491,15 @@ func (x *flash) perColumns() func(positions []Value, n, stage Value) {
 	}
 	return func(positions []Value, n, stage Value) {
 		x.If(x.Lt(id, build.Int(2*tileSize)), func() {
-			bytes := x.Select(x.Lt(column, n), build.Int(4), build.Int(0))
 			from := x.At(base, x.Mul(positions[0], stride))
 			to := x.Add(x.tile(stage, len(x.fill)), x.MulI(id, 4))
-			x.Call("gpu.cp.async.4", build.Void, to, x.GlobalAddress(from), bytes)
+			x.bring(x.view(x.perColumn[1]).Buf, from, to, 1, x.Lt(column, n))()
 		})
 	}
 }
+
+// ownRegisters is how many registers of a thread hold the warp's rows of an operand.
+func (x *flash) ownRegisters() int { return 4 * x.pieces * x.d / x.core.terms }
 
 // ownRows starts copying the block's rows of some operands, which get takes once
 // they have come. Those that are held in registers need the last stage's memory
@@ -433,7 +519,7 @@ func (x *flash) ownRows(hold bool, ops ...int) (get func() []left) {
 		bases = append(bases, x.rows(op))
 	}
 	c.copy(ops, bases, positions, nil, at)
-	x.Call("gpu.cp.async.commit", build.Void)
+	x.commit()
 	return func() (out []left) {
 		for i := range ops {
 			out = append(out, x.own(x.AddI(at, i*x.tileBytes(rows)), rows, hold))
@@ -450,12 +536,12 @@ func (x *flash) out(op int, acc []Value) {
 	piece := 16 * pitch
 	x.Shared(x.threads / warp * x.pieces * piece)
 	base := x.MulI(x.warp, x.pieces*piece)
-	mine := x.Add(base, x.Add(x.MulI(x.Shr(x.lane, 2), pitch), x.MulI(x.AndI(x.lane, 3), 4)))
+	mine := x.Add(base, x.Add(x.MulI(x.row, pitch), x.MulI(x.column, 2)))
 	for p := range x.pieces {
 		for j := range x.d / 8 {
 			s := sumsOf(acc, x.d, p, j)
 			for h := range 2 {
-				x.Store(x.Pack(x.kind, s[2*h], s[2*h+1]), x.SharedAt(x.AddI(mine, p*piece+8*h*pitch+16*j), build.I32))
+				x.Store(x.Pack(x.kind, s[2*h], s[2*h+1]), x.SharedAt(x.AddI(mine, p*piece+x.apart*h*pitch+16*j), build.I32))
 			}
 		}
 	}
@@ -565,8 +651,7 @@ func (a *attention) forwardMatrix(t *Target, kind string) Entry {
 	x.out(out, acc)
 	to, stride := x.perHead(lse)
 	x.rowsOf(func(r int, row Value) {
-		first := x.Eq(x.AndI(x.lane, 3), build.Int(0))
-		x.If(x.And(first, x.Lt(row, x.tiles.rows)), func() {
+		x.If(x.And(x.Eq(x.column, build.Int(0)), x.Lt(row, x.tiles.rows)), func() {
 			l := x.FMul(x.FAdd(top[r], x.Lg2(sum[r])), build.Float(math.Ln2))
 			x.Store(l, x.At(to, x.MulI(x.LoadOnly(x.At(x.tiles.row, row)), stride)))
 		})
@@ -618,7 +703,7 @@ func (x *flash) rescale(s []Value, n int, scale Value, state []Value) []Value {
 // operands' rows at a position; the four lanes of a row have all of it.
 func (x *flash) product(op, other int, position Value) Value {
 	parts := x.d / 8
-	part := x.AndI(x.lane, 3)
+	part := x.Shr(x.column, 1)
 	row := func(op int) Value { return x.At(x.rows(op), x.MulI(position, x.stride(op))) }
 	a, b := row(op), row(other)
 	var sum Value = build.Float(0)
@@ -647,15 +732,19 @@ func (x *flash) product(op, other int, position Value) Value {
 func (a *attention) queryGradientMatrix(t *Target, kind string) Entry {
 	const q, key, v, do, out, lse, dq = 0, 1, 2, 3, 4, 5, 7
 	name := a.k.Name + "_q"
-	x := a.flash(name, t, kind, 2, false, []int{key, v}, nil)
-	get := x.ownRows(x.together == 1, q, do)
+	pieces := 2
+	if t.Tensor == "m8n8k4" {
+		pieces = 1 // its left operands have twice the registers
+	}
+	x := a.flash(name, t, kind, pieces, false, []int{key, v}, nil)
+	get := x.ownRows(x.together == 1 && x.ownRegisters() <= 32, q, do)
 	scale := build.Float(a.scale * log2e)
 	low, minus := make([]Value, 2*x.pieces), make([]Value, 2*x.pieces) // by row: -lse as an exponent of 2, -delta
 	terms := x.rowTerms(x.tiles, lse)
 	// The rows of do are under way to shared memory as well, so one of the
 	// two finds them in the cache, and nothing has to wait for the other.
 	sum := func(position Value) Value { return x.quad(x.product(do, out, position), x.FAdd) }
-	writes := func() Value { return x.Eq(x.AndI(x.lane, 3), build.Int(0)) }
+	writes := func() Value { return x.Eq(x.column, build.Int(0)) }
 	x.meanwhile = func() {
 		x.rowsOf(func(r int, row Value) { low[r], minus[r] = terms.of(row, sum, writes) })
 	}
@@ -710,7 +799,7 @@ func (a *attention) keyGradientsMatrix(t *Target, kind string) Entry {
 	state := x.walk(maskBits, begin, func(stage, from Value, n int, words, state []Value) []Value {
 		p := x.scores(nil, own[0], x.tile(stage, 0), from, n)
 		// lse and delta of the columns lie behind the rows.
-		column := x.Add(x.Sub(x.tile(stage, 2), x.shared), x.MulI(x.Add(from, x.MulI(x.AndI(x.lane, 3), 2)), 4))
+		column := x.Add(x.Sub(x.tile(stage, 2), x.shared), x.MulI(x.Add(from, x.column), 4))
 		perColumn := func(operand int, by Value) []Value {
 			var out []Value
 			for j := range n / 8 {

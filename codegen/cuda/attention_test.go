@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/gouache-ml/gouache/codegen/cuda"
@@ -41,6 +42,8 @@ var attentionCases = []attentionCase{
 	{mask.Conv(33, 8, 8, 3), 1, mask.Len(33, 8, 8), 1, 48, ir.F16, "dense"},
 	{mask.All(), 1, 130, 1, 128, ir.F16, "fused"},
 	{mask.Column(20, 8, 16), 1, mask.Len(20, 8, 16), 1, 96, ir.BF16, "dense"},
+	{mask.Row(70, 8, 8), 1, mask.Len(70, 8, 8), 2, 128, ir.F16, "dense"},
+	{mask.Conv(20, 8, 8, 3), 1, mask.Len(20, 8, 8), 1, 112, ir.F16, "fused"},
 	{mask.Prefix(3), 1, 90, 1, 32, ir.F16, "dense"}, // most keys have no query
 	{mask.Causal(), 1, 75, 2, 64, ir.F16, "spread"},
 	{mask.Row(20, 8, 8), 2, mask.Len(20, 8, 8), 2, 32, ir.F32, "fused"},
@@ -89,7 +92,7 @@ func (c attentionCase) targets(i int) []*cuda.Target {
 	switch {
 	case c.dtype == ir.F32 || c.d%16 != 0 || c.layout == "spread":
 		return all[i%3 : i%3+1]
-	case c.t > 100:
+	case c.dtype == ir.BF16 && c.t > 100:
 		return all[:2]
 	}
 	return all
@@ -234,6 +237,22 @@ func (c attentionCase) kernel(name string) (*kern.Kernel, [][]float64) {
 			}
 		}
 	}
+	// In programs, axes of extent 1 have stride 1.
+	for i := range k.Template.Views {
+		v := &k.Template.Views[i]
+		extents := []int{c.b, c.t, c.h, c.d}
+		switch {
+		case len(v.Strides) == 3:
+			extents = []int{c.b, c.h, c.t}
+		case name == "attention_decode" && (i == 0 || i == 6):
+			extents[1] = 1
+		}
+		for d := range v.Strides {
+			if len(v.Strides) > 1 && extents[d] == 1 {
+				v.Strides[d] = 1
+			}
+		}
+	}
 	// Drop the buffers that nothing lies in any more.
 	var bufs []kern.Buf
 	var left [][]float64
@@ -330,6 +349,43 @@ func (c attentionCase) compare(t *testing.T, target *cuda.Target, k *kern.Kernel
 		all = max(all, diff/size)
 	}
 	return all
+}
+
+// Operands of 16 bits whose rows are aligned are multiplied by matrix instructions, if
+// the target has any for them, and read 16 bytes at a time. sm_70 has room for what a
+// block needs.
+func TestAttentionUsesMatrixUnits(t *testing.T) {
+	for _, c := range attentionCases {
+		for _, name := range attentionForms {
+			for _, target := range cuda.Targets() {
+				k, _ := c.kernel(name)
+				text, entries, err := cuda.Text(k, target, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				units := c.dtype != ir.F32 && c.d%16 == 0 && c.d <= 128 && c.layout != "spread" &&
+					!(c.dtype == ir.BF16 && target.Name == "sm_70")
+				want := "ld.global.v4.b32"
+				if name != "attention_decode" {
+					want = map[string]string{"wgmma": "wgmma.mma_async", "mma": "mma.sync.aligned.m16n8k16", "m8n8k4": "mma.sync.aligned.m8n8k4"}[target.Tensor]
+					if target.Tensor == "wgmma" && c.d%64 != 0 {
+						want = "mma.sync.aligned.m16n8k16"
+					}
+				}
+				for i, body := range strings.Split(text, ".entry ")[1:] {
+					if n := entries[i].Shared; target.Name == "sm_70" && n > 96<<10 {
+						t.Errorf("%s: %s: %s: %d bytes of shared memory", target.Name, c, entries[i].Name, n)
+					}
+					if units && !strings.Contains(body, want) {
+						t.Errorf("%s: %s: %s: no %s", target.Name, c, entries[i].Name, want)
+					}
+					if !units && strings.Contains(body, "mma") {
+						t.Errorf("%s: %s: %s multiplies by matrix instructions", target.Name, c, entries[i].Name)
+					}
+				}
+			}
+		}
+	}
 }
 
 // Keys that are masked have no weight, however large their scores.

@@ -107,6 +107,8 @@ func (u *wgmmaUnit) settle(acc []Value, later int) []Value {
 	return u.x.parts(r, len(acc))
 }
 
+func (u *wgmmaUnit) fragments(words [4]Value) [][4]Value { return [][4]Value{words} }
+
 // Copies write by way of the ordinary proxy, products read by the asynchronous
 // one.
 func (u *wgmmaUnit) arrived() { u.x.Call("gpu.fence.async", build.Void) }

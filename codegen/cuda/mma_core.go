@@ -10,9 +10,10 @@ type mmaCore struct {
 	tiles []mmaTile // of a block, from the largest
 	in    func(e *emitter, kind string, panels [2]*panel) multiplier
 	// first is the row and column of a lane's first pair, pairs how far each lies
-	// from it.
+	// from it, bits those of a lane's number by which the four lanes of a row differ.
 	first func(e *emitter, lane Value) (row, col Value)
 	pairs [4][2]int
+	bits  [2]int
 }
 
 // fragment loads what the lane has of 16 lines and the terms of a multiplication,
@@ -38,16 +39,20 @@ var cores = map[string]*mmaCore{
 		in:    func(e *emitter, kind string, _ [2]*panel) multiplier { return &ampere{e, kind, e.SharedAddress()} },
 		first: func(e *emitter, lane Value) (row, col Value) { return e.Shr(lane, 2), e.MulI(e.AndI(lane, 3), 2) },
 		pairs: [4][2]int{{0, 0}, {8, 0}, {0, 8}, {8, 8}},
+		bits:  [2]int{1, 2},
 	},
 	// The sums of the largest tile leave room for one block in sm_70's 96 KB.
 	"m8n8k4": {
 		terms: 8,
 		tiles: []mmaTile{{128, 128, 32, 64, 32, 2, 1}, {64, 64, 32, 32, 32, 2, 2}, {32, 64, 32, 16, 32, 2, 2}},
-		in:    func(e *emitter, _ string, panels [2]*panel) multiplier { return &volta{e, panels} },
+		in: func(e *emitter, _ string, panels [2]*panel) multiplier {
+			return &volta{e, panels[0].s.byK, !panels[1].s.byK}
+		},
 		first: func(e *emitter, lane Value) (row, col Value) {
 			return e.Add(operandOf(e, lane, 2), e.AndI(lane, 1)), e.Add(pairOf(e, lane, 3), e.AndI(lane, 2))
 		},
 		pairs: [4][2]int{{0, 0}, {2, 0}, {0, 8}, {2, 8}},
+		bits:  [2]int{2, 8},
 	},
 }
 
@@ -91,8 +96,8 @@ func (u *ampere) multiply(a, b [4]Value, sums []Value) {
 // 3 the others; 0 and 1 have the columns 0-3 and 8-11. So eight lanes in a row read
 // eight neighbouring rows, which lie in different banks.
 type volta struct {
-	e      *emitter
-	panels [2]*panel
+	e                     *emitter
+	leftByRow, rightByRow bool // how the operands' fragments lie
 }
 
 // pairOf is the first of 16 lines that a lane's quad pair has, by a bit of the
@@ -140,7 +145,7 @@ func (u *volta) operand(l *panel, first, lane Value, left bool) fragment {
 
 func (u *volta) multiply(a, b [4]Value, sums []Value) {
 	for h := range 2 {
-		r := u.e.Mma884(u.panels[0].s.byK, !u.panels[1].s.byK, [2]Value(a[2*h:]), [2]Value(b[2*h:]), [8]Value(sums))
+		r := u.e.Mma884(u.leftByRow, u.rightByRow, [2]Value(a[2*h:]), [2]Value(b[2*h:]), [8]Value(sums))
 		copy(sums, r[:])
 	}
 }

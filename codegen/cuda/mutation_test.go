@@ -54,7 +54,7 @@ var excuses = []struct{ subject, what, at, before, after, why string }{
 		why: "a block has one tile: nobody waits for the last stages to be empty"},
 	{subject: `^wgmma in turns$`, what: `^without bar\.warp\.sync`, after: `^$`,
 		why: "before it writes there again, the warp waits for its turn at a barrier"},
-	{subject: `^attention (wgmma|mma)`, what: `^without bar\.warp\.sync`, after: `^$`,
+	{subject: `^attention (wgmma|mma|m8n8k4)`, what: `^without bar\.warp\.sync`, after: `^$`,
 		why: "nothing behind it writes to shared memory"},
 	{subject: `^attention wgmma$`, what: `^without fence\.proxy\.async`, before: `wait_group 2; $`,
 		why: "until the next one, only ldmatrix reads what has been copied"},
@@ -81,7 +81,7 @@ var excuses = []struct{ subject, what, at, before, after, why string }{
 		why: "the loop runs once"},
 	{subject: `^wgmma`, what: `^bound \+1`, at: `build\.Int\(chunks\)`,
 		why: "columns past the last of a tile are not written"},
-	{subject: `^attention (wgmma|mma)`, what: `^bound \+1`, at: `tileSize/maskBits`,
+	{subject: `^attention (wgmma|mma|m8n8k4)`, what: `^bound \+1`, at: `tileSize/maskBits`,
 		why: "past the halves of a tile no warp is busy"},
 	{subject: `^attention f32`, what: `^bound \+`, at: `build\.Int\(x\.depth\)|ceil\(x\.attention\.d, unrolled\)`,
 		why: "elements past the end of a row are 0"},
@@ -486,6 +486,9 @@ func subjects(t *testing.T) []*subject {
 	attention("attention mma", "fwd", 0, tiles(conv, 427, 32), v80)
 	attention("attention mma q", "bwd", 0, tiles(conv, 427, 32), v80)
 	attention("attention mma kv", "bwd given delta", 1, tiles(conv, 427, 32), v80)
+	attention("attention m8n8k4", "fwd", 0, tiles(conv, 427, 32), v70)
+	attention("attention m8n8k4 q", "bwd", 0, tiles(conv, 427, 32), v70)
+	attention("attention m8n8k4 kv", "bwd given delta", 1, tiles(conv, 427, 32), v70)
 	attention("attention f32", "fwd", 0, plain, v70)
 	attention("attention f32 q", "bwd", 0, plain, v70)
 	attention("attention f32 kv", "bwd given delta", 1, plain, v70)

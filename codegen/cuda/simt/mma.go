@@ -227,52 +227,63 @@ func mma884(c *compiler, s *stmt, in *inst, layouts []string, d, a typ) error {
 			return err
 		}
 	}
-	aRow, bCol := layouts[0] == "row", layouts[1] == "col"
+	// Where a lane's numbers go in the four products' operands, rows of four terms one
+	// after the other, and where its results are in rows of 8. Without transposition
+	// a lane has a row of a or a column of b, else four rows' or columns' element of
+	// one term.
+	var ai, bi, ci [8][32]uint8
+	for l := range 32 {
+		first := l >> 2 & 3 * 8 // line of the lane's product
+		place := func(own bool, j int) uint8 {
+			if own {
+				return uint8((first+l>>4*4+l&3)*4 + j)
+			}
+			return uint8((first+l>>4*4+j)*4 + l&3)
+		}
+		for j := range 4 {
+			ai[j][l], bi[j][l] = place(layouts[0] == "row", j), place(layouts[1] == "col", j)
+		}
+		for j := range 8 {
+			row, col := l>>4*4+l&1+j&2, j&4+l&2+j&1
+			if cn == 4 { // pairs
+				row, col = l>>4*4+l&3, j
+			}
+			ci[j][l] = uint8((first+row)*8 + col)
+		}
+	}
 	in.fn = func(w *warp, _ *inst, mask uint32) {
 		w.whole(mask, "mma")
-		var out [8]v32
-		for q := range 4 {
-			lane := func(i int) int { return q*4 + i&3 + i>>2*16 } // i-th thread of the eight
-			var a, b [8][4]float32                                 // rows; columns
-			for i := range 8 {
-				l := lane(i)
-				for j := range 4 {
-					x := decodeHalf(w.r32[src[0][j/2]][l] >> (j & 1 * 16))
-					y := decodeHalf(w.r32[src[1][j/2]][l] >> (j & 1 * 16))
-					// Without transposition a thread has a row of a or a column of
-					// b, else four rows' or columns' element of one k.
-					if aRow {
-						a[i][j] = x
-					} else {
-						a[j+i>>2*4][i&3] = x
-					}
-					if bCol {
-						b[i][j] = y
-					} else {
-						b[j+i>>2*4][i&3] = y
-					}
+		var a, b [128]float32
+		fill := func(dst *[128]float32, slots []int32, at *[8][32]uint8) {
+			for r, s := range slots {
+				low, high := &at[2*r], &at[2*r+1]
+				for l, x := range w.r32[s] {
+					dst[low[l]&127], dst[high[l]&127] = halfTable[uint16(x)], halfTable[x>>16]
 				}
 			}
-			dot := func(r, c int) float32 {
+		}
+		fill(&a, src[0], &ai)
+		fill(&b, src[1], &bi)
+		var p [256]float32
+		for r := range 32 {
+			x := (*[4]float32)(a[4*r:])
+			for c := range 8 {
+				y := (*[4]float32)(b[r&^7*4+4*c:])
 				var s float32
 				for k := range 4 {
-					s += float32(a[r][k] * b[c][k])
+					s += float32(x[k] * y[k])
 				}
-				return s
+				p[8*r+c] = s
 			}
-			for i := range 8 {
-				l := lane(i)
+		}
+		var out [8]v32
+		for j := range ds {
+			c := &w.r32[src[2][j]]
+			for l := range 32 {
 				if cn == 4 {
-					for j := range 4 {
-						c := w.r32[src[2][j]][l]
-						out[j][l] = encodeHalf(decodeHalf(c)+dot(i, 2*j)) | encodeHalf(decodeHalf(c>>16)+dot(i, 2*j+1))<<16
-					}
-					continue
-				}
-				for j := range 8 {
-					row := l&1 + j&2 + i>>2*4
-					col := j&4 + l&2 + j&1
-					out[j][l] = to32(from32(w.r32[src[2][j]][l]) + dot(row, col))
+					out[j][l] = encodeHalf(decodeHalf(c[l])+p[ci[2*j][l]]) | encodeHalf(decodeHalf(c[l]>>16)+p[ci[2*j+1][l]])<<16
+				} else {
+					out[j][l] = to32(from32(c[l]) + p[ci[j][l]])
 				}
 			}
 		}
