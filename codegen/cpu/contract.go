@@ -447,7 +447,7 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	}
 	g.Rows, g.Cols = rows, cols
 	chunks := batches * ceilDiv(m, rows) * ceilDiv(n, cols)
-	together := d.together(m*n*depth, chunks/batches) || d.form == packedForm && !g.thin() && g.together()
+	together := !g.thin() && (d.together(m*n*depth, n, chunks/batches) || d.form == packedForm && g.together())
 	return kern.Tile{Rows: rows, Cols: cols, Together: together}, chunks
 }
 
@@ -592,6 +592,9 @@ func (Backend) Copied(k *kern.Kernel, i int) int {
 		if left {
 			p = d.a
 		}
+		if p == nil && !left && d.packs && !d.lines {
+			return batches * n * depth
+		}
 		if p == nil {
 			return 0
 		}
@@ -685,11 +688,11 @@ func init() {
 			return EmitPackB(m, packOf(k))
 		},
 		// A copy runs at about 1 element a nanosecond, and a chunk is at
-		// least a panel of 48 columns.
+		// least a panel of 16 columns.
 		tile: func(k *kern.Kernel) (kern.Tile, int) {
 			r := packRoles(k)
 			elements := points(r.batch) * points(r.n) * points(r.k)
-			return kern.Tile{Rows: 1}, max(1, min(elements>>17, points(r.batch)*((points(r.n)+47)/48)))
+			return kern.Tile{Rows: 1}, max(1, min(elements>>14, points(r.batch)*((points(r.n)+15)/16)))
 		},
 		scratch: func(k *kern.Kernel, t *build.Target) int { return packOf(k).Scratch(t) },
 	}

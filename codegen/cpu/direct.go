@@ -32,6 +32,8 @@ type direct struct {
 	// Chunks have whole lines of rows; in a sumForm, units of rows and columns
 	// are what lies next to each other in a padded picture.
 	line, rowUnit, colUnit int
+	lines                  bool // sums are cut by lines of the picture
+	packs                  bool // the right operand is packed where it is wider than a register tile
 }
 
 // Limits of products read in place. Beyond them packing is a small share of
@@ -41,10 +43,18 @@ const (
 	directPitch   = 512 // elements between rows
 	directSum     = 1024
 	directResults = 1 << 16
-	directDepth   = 512     // K of a matrix in a rowsForm; one block on every target
-	plainLine     = 16      // rows that tiles of matrices come in
-	sumPixels     = 512     // summed elements in one block of a sumForm
-	sumFloats     = 1 << 15 // of results that one goes through together: a quarter of a L2 cache of 512 KiB
+	directDepth   = 512       // K of a matrix in a rowsForm; one block on every target
+	plainLine     = 16        // rows that tiles of matrices come in
+	rowsFloats    = 1 << 12   // of a left operand that go through all columns together: half of a L1 cache
+	groupRows     = 64        // rows that go through a part of a right operand's panel together
+	pieceCols     = 64        // columns of a rowsForm with sums of several blocks
+	sumPixels     = 512       // summed elements in one block of a sumForm
+	packedRows    = 256       // rows of a sumForm that make up for packing the right operand
+	plainCols     = 128       // columns of a product of two matrices by columns
+	plainPitch    = 256       // elements between its left operand's rows
+	shareFloats   = 112 << 10 // of results that pictures are padded for together
+	subPixels     = 128       // and in a part of it that stays in the L1 cache
+	sumFloats     = 1 << 15   // of results that one goes through together: a quarter of a L2 cache of 512 KiB
 )
 
 // direct decides how g is read in place, given that its right operand is
@@ -70,10 +80,10 @@ func (g *Gemm) direct(packed bool) *direct {
 	}
 	bo, bs := g.B.dims(g.N, outerOf), g.B.dims(g.K, sumOfK)
 	d.form = sumForm
+	plainA, plainB := plain(&g.A, ao, as), plain(&g.B, bo, bs)
+	d.lines = k >= directSum && k%4 == 0 && m*n <= directResults
 	switch {
-	case k < directSum || k%4 != 0 || m*n > directResults:
-		return &direct{}
-	case plain(&g.A, ao, as):
+	case plainA:
 		d.aRow, d.aStep = stepOf(ao), stepOf(as)
 		if d.aRow > 1 && d.aStep > 1 || max(d.aRow, d.aStep) > directPitch {
 			return &direct{}
@@ -82,21 +92,34 @@ func (g *Gemm) direct(packed bool) *direct {
 		if d.a = pictureOf(&g.A, as, ao); d.a == nil {
 			return &direct{}
 		}
-		d.aRow, d.aStep, d.rowUnit = 1, d.a.sx*d.a.c, d.a.kw*d.a.c
+		d.a.spread()
+		d.aRow, d.aStep, d.rowUnit = 1, d.a.sx*d.a.pixel, d.a.unit()
 	}
+	matrixB := plainB && stepOf(bo) == 1 && n%16 == 0
 	switch {
-	case plain(&g.B, bo, bs) && stepOf(bo) == 1 && n%16 == 0:
-		// Two matrices are packed: it costs little where both are read by rows.
-		if d.bStep = stepOf(bs); d.bStep > directPitch || d.a == nil {
-			return &direct{}
-		}
-	default:
-		if d.b = pictureOf(&g.B, bs, bo); d.b == nil || d.a != nil {
+	case d.a != nil && d.lines && matrixB && stepOf(bs) <= directPitch:
+		d.packs = m >= packedRows
+	case d.a != nil && m*(min(n, columnGrain)+16) <= shareFloats && m >= packedRows && n%16 == 0 && g.byColumns() && g.rightByRows():
+		d.lines, d.packs = false, true
+	case d.a == nil && matrixB && g.byColumns() && n <= plainCols && d.aStep <= plainPitch && k >= directSum:
+		d.lines, d.packs = false, true
+	case d.a == nil && d.lines:
+		if d.b = pictureOf(&g.B, bs, bo); d.b == nil {
 			return &direct{}
 		}
 		d.bStep, d.colUnit = d.b.sx*d.b.c, d.b.kw*d.b.c
+		return d
+	default:
+		return &direct{}
 	}
+	d.bStep = stepOf(bs)
 	return d
+}
+
+// rightByRows reports whether the right operand is computed from rows of matrices, one for each summed element.
+func (g *Gemm) rightByRows() bool {
+	v, sum := oriented(&g.B, g.N, g.K)
+	return sum && v.linear() && len(v.outer) == 0 && len(g.B.Guards) == 0
 }
 
 func outerOf(a *Affine) []int { return a.Outer }
@@ -121,6 +144,7 @@ type picture struct {
 	height, width int // padded
 	y0, y1        int // rows of the padded picture that there are
 	x0, x1        int // and columns
+	pixel         int // distance of pixels in it
 }
 
 // pictureOf recognises patches by the guards of their rows and columns, or
@@ -172,23 +196,51 @@ func pictureOf(op *Operand, at, patch []dim) *picture {
 	if p.x0 >= p.x1 || p.y0 >= p.y1 {
 		return nil
 	}
+	p.pixel = p.c
 	return p
 }
 
+// spread moves the pixels of the padded picture apart, so that elements of equal channels lie in all sets of a
+// cache: an odd number of lines apart.
+func (p *picture) spread() {
+	if p.c%32 == 0 {
+		p.pixel = p.c + 16
+	}
+}
+
 // pitch is the distance of rows of the padded picture, in elements.
-func (p *picture) pitch() int { return p.width * p.c }
+func (p *picture) pitch() int { return p.width * p.pixel }
+
+// unit is how many elements of a patch lie next to each other in the padded picture.
+func (p *picture) unit() int {
+	if p.pixel > p.c {
+		return p.c
+	}
+	return p.kw * p.c
+}
+
+// inPatch is the place in the padded picture of element i of a patch.
+func (p *picture) inPatch(f *build.Func, i V) V {
+	q := f.UDiv(i, build.Int(int64(p.c)))
+	row := f.UDiv(q, build.Int(int64(p.kw)))
+	pixel := f.Sub(q, f.Mul(row, build.Int(int64(p.kw))))
+	in := f.Sub(i, f.Mul(q, build.Int(int64(p.c))))
+	return f.Add(f.Add(f.Mul(row, build.Int(int64(p.pitch()))), f.Mul(pixel, build.Int(int64(p.pixel)))), in)
+}
 
 // band is how many rows of patches a block has, at most limit, and the
 // elements of its part of the padded picture.
 func (p *picture) band(limit int) (rows, floats int) {
-	need := func(rows int) int { return ((rows-1)*p.sy + p.kh) * p.pitch() }
 	rows = max(1, min(limit, p.y))
-	for rows > 1 && need(rows) > 40<<10 {
+	for rows > 1 && p.floats(rows)/p.pitch()*p.width*p.c > 40<<10 {
 		rows--
 	}
 	rows = ceilDiv(p.y, ceilDiv(p.y, rows))
-	return rows, need(rows)
+	return rows, p.floats(rows)
 }
+
+// floats is how many elements the padded picture has that so many rows of patches need.
+func (p *picture) floats(rows int) int { return ((rows-1)*p.sy + p.kh) * p.pitch() }
 
 // pad writes the rows of the padded picture that count rows of patches from
 // row y of picture n on need to dst, and up to a vector more.
@@ -213,27 +265,35 @@ func (p *picture) pad(f *build.Func, base, n, y, count, dst V) {
 		to := f.At(dst, f.Mul(r, build.Int(int64(p.pitch()))))
 		f.If(f.ULt(f.Sub(u, build.Int(int64(p.y0))), build.Int(int64(p.y1-p.y0))), func() []V {
 			// Left to right: each part may write past its end.
-			zero(to, p.x0*p.c)
-			n := (p.x1 - p.x0) * p.c
-			whole := n / lanes * lanes
-			from, mid := f.Offset(f.At(src, f.Mul(u, build.Int(int64(p.row)))), p.x0*p.c), f.Offset(to, p.x0*p.c)
-			const unroll = 4
-			many := whole / (unroll * lanes) * (unroll * lanes)
-			if many > 0 {
-				f.Range(build.Int(0), build.Int(int64(many)), build.Int(int64(unroll*lanes)), func(i V) {
-					for v := 0; v < unroll; v++ {
-						f.Store(load(f.Offset(f.At(from, i), v*lanes), nil), f.Offset(f.At(mid, i), v*lanes))
+			zero(to, p.x0*p.pixel)
+			from, mid := f.Offset(f.At(src, f.Mul(u, build.Int(int64(p.row)))), p.x0*p.c), f.Offset(to, p.x0*p.pixel)
+			copied := func(from, mid V, n int) {
+				whole := n / lanes * lanes
+				const unroll = 4
+				many := whole / (unroll * lanes) * (unroll * lanes)
+				if many > 0 {
+					f.Range(build.Int(0), build.Int(int64(many)), build.Int(int64(unroll*lanes)), func(i V) {
+						for v := 0; v < unroll; v++ {
+							f.Store(load(f.Offset(f.At(from, i), v*lanes), nil), f.Offset(f.At(mid, i), v*lanes))
+						}
+					})
+				}
+				for i := many; i < n; i += lanes {
+					var mask V
+					if i+lanes > n {
+						mask = f.LaneMask(lanes, build.Int(int64(n-i)))
 					}
+					f.Store(load(f.Offset(from, i), mask), f.Offset(mid, i))
+				}
+			}
+			if p.pixel == p.c {
+				copied(from, mid, (p.x1-p.x0)*p.c)
+			} else {
+				f.Range(build.Int(0), build.Int(int64(p.x1-p.x0)), build.Int(1), func(i V) {
+					copied(f.At(from, f.Mul(i, build.Int(int64(p.c)))), f.At(mid, f.Mul(i, build.Int(int64(p.pixel)))), p.c)
 				})
 			}
-			for i := many; i < n; i += lanes {
-				var mask V
-				if i+lanes > n {
-					mask = f.LaneMask(lanes, build.Int(int64(n-i)))
-				}
-				f.Store(load(f.Offset(from, i), mask), f.Offset(mid, i))
-			}
-			zero(f.Offset(to, p.x1*p.c), (p.width-p.x1)*p.c)
+			zero(f.Offset(to, p.x1*p.pixel), (p.width-p.x1)*p.pixel)
 			return nil
 		}, func() []V { zero(to, p.pitch()); return nil })
 	})
@@ -265,9 +325,9 @@ func unrollOf(run int) int {
 // EmitTiles defines the register tiles of products read in place; one module
 // of a shared object must hold each that Tiles of its kernels lists.
 //
-// Tile (a, b, c, run, segs, aSkip, bSkip, ldb, ldc, add) sums segs runs of run
-// elements; after each, a and b skip so many more. If add is 0, c is written
-// without being read.
+// Tile (a, b, part, c, run, segs, times, aSkip, bSkip, aJump, ldb, ldc, on, add) sums times times segs runs of run
+// elements; after each run a and b skip so many more, and after segs runs a jumps. If on is not 0, the sums go on from those at part, whose rows are NR
+// apart. If add is 0, c is written without being read.
 func EmitTiles(m *build.Module, tiles []tile) {
 	for _, x := range tiles {
 		x.emit(m)
@@ -277,37 +337,51 @@ func EmitTiles(m *build.Module, tiles []tile) {
 func (x tile) emit(m *build.Module) {
 	t, vt := m.Target, m.Vec()
 	f32p := build.PtrTo(build.F32)
-	a, b, c := build.NoAlias("a", f32p), build.NoAlias("b", f32p), build.NoAlias("c", f32p)
-	run, segs, aSkip, bSkip := build.Param("run", build.I64), build.Param("segs", build.I64), build.Param("aSkip", build.I64), build.Param("bSkip", build.I64)
-	ldb, ldc, add := build.Param("ldb", build.I64), build.Param("ldc", build.I64), build.Param("add", build.I64)
-	f := m.Func(x.name(), build.Hidden, a, b, c, run, segs, aSkip, bSkip, ldb, ldc, add)
+	a, b, part, c := build.NoAlias("a", f32p), build.NoAlias("b", f32p), build.Param("part", f32p), build.Param("c", f32p)
+	run, segs, times := build.Param("run", build.I64), build.Param("segs", build.I64), build.Param("times", build.I64)
+	aSkip, bSkip, aJump := build.Param("aSkip", build.I64), build.Param("bSkip", build.I64), build.Param("aJump", build.I64)
+	ldb, ldc, on, add := build.Param("ldb", build.I64), build.Param("ldc", build.I64), build.Param("on", build.I64), build.Param("add", build.I64)
+	f := m.Func(x.name(), build.Hidden, a, b, part, c, run, segs, times, aSkip, bSkip, aJump, ldb, ldc, on, add)
 	n := x.rows * x.nv
-	state := make([]V, n+2)
-	for i := range n {
-		state[i] = build.Zero(vt)
-	}
-	state[n], state[n+1] = a, b
-	state = f.For(build.Int(0), segs, build.Int(1), state, func(_ V, s []V) []V {
-		s = f.For(build.Int(0), run, build.Int(int64(x.unroll)), s, func(_ V, s []V) []V {
-			s = append([]V(nil), s...)
-			for u := range x.unroll {
-				bv := make([]V, x.nv)
-				for v := range bv {
-					bv[v] = f.Load(vt, f.Offset(s[n+1], v*t.Lanes))
-				}
-				for r := range x.rows {
-					av := f.Splat(t.Lanes, f.Load(build.F32, f.Offset(s[n], r*x.row+u*x.step)))
-					for v := range bv {
-						s[r*x.nv+v] = f.FMA(av, bv[v], s[r*x.nv+v])
-					}
-				}
-				s[n+1] = f.At(s[n+1], ldb)
+	first := func(at func(r, v int) V) func() []V {
+		return func() []V {
+			out := make([]V, n)
+			for i := range out {
+				out[i] = at(i/x.nv, i%x.nv)
 			}
-			s[n] = f.Offset(s[n], x.unroll*x.step)
+			return out
+		}
+	}
+	state := f.If(f.Eq(on, build.Int(0)),
+		first(func(int, int) V { return build.Zero(vt) }),
+		first(func(r, v int) V { return f.Load(vt, f.Offset(part, r*t.NR()+v*t.Lanes)) }))
+	state = append(state, a, b)
+	state = f.For(build.Int(0), times, build.Int(1), state, func(_ V, s []V) []V {
+		s = f.For(build.Int(0), segs, build.Int(1), s, func(_ V, s []V) []V {
+			s = f.For(build.Int(0), run, build.Int(int64(x.unroll)), s, func(_ V, s []V) []V {
+				s = append([]V(nil), s...)
+				for u := range x.unroll {
+					bv := make([]V, x.nv)
+					for v := range bv {
+						bv[v] = f.Load(vt, f.Offset(s[n+1], v*t.Lanes))
+					}
+					for r := range x.rows {
+						av := f.Splat(t.Lanes, f.Load(build.F32, f.Offset(s[n], r*x.row+u*x.step)))
+						for v := range bv {
+							s[r*x.nv+v] = f.FMA(av, bv[v], s[r*x.nv+v])
+						}
+					}
+					s[n+1] = f.At(s[n+1], ldb)
+				}
+				s[n] = f.Offset(s[n], x.unroll*x.step)
+				return s
+			})
+			s = append([]V(nil), s...)
+			s[n], s[n+1] = f.At(s[n], aSkip), f.At(s[n+1], bSkip)
 			return s
 		})
 		s = append([]V(nil), s...)
-		s[n], s[n+1] = f.At(s[n], aSkip), f.At(s[n+1], bSkip)
+		s[n] = f.At(s[n], aJump)
 		return s
 	})
 	store := func(add bool) {
@@ -386,9 +460,19 @@ type directLayout struct {
 	colUnit    int
 	slot       int // columns that a unit takes in scratch memory
 	ldc        int
-	together   int // most chunks that are done in one go: one of a rowsForm
-	run        int // of the tiles
-	padded, c  int // offsets in scratch
+	together   int        // most chunks that are done in one go: one of a rowsForm
+	run        int        // of the tiles
+	pieces     []sumPiece // in a rowsForm with sums of several blocks
+	group      int        // lines that go through a piece together
+	sub        int        // rows of patches that tiles take at once
+	pics       int        // pictures of a block
+	bv         *view
+	packs      bool // the right operand's columns, for every block
+	padded, c  int  // offsets in scratch
+	part       int  // sums of a part of a block
+	packed     int
+	temp       int
+	tables     int
 	size       int
 	tiles      []tile
 	known      map[tile]bool
@@ -408,7 +492,7 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 	var s layout
 	floats := 0
 	if d.form == rowsForm {
-		if l.k > t.KC || l.cols < l.n || l.rows%l.line != 0 {
+		if l.cols < l.n || l.rows%l.line != 0 {
 			return nil
 		}
 		l.ldc = t.NR()
@@ -417,6 +501,16 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 			l.run = l.pic.kw * l.pic.c
 			l.band, floats = l.pic.band(l.pic.y)
 		}
+		waiting := 0
+		if l.k > t.KC {
+			// Sums of several blocks, for which a tile takes a row of a patch at a time, or a part of one.
+			if l.pic == nil || l.run%unroll != 0 || l.n > pieceCols {
+				return nil
+			}
+			l.pieces = pieces(l.k, kBlock(l.k, t.KC), l.run)
+			l.group = max(1, min(l.band, ceilDiv(groupRows, l.line)))
+			waiting = l.group * l.line
+		}
 		most := 0
 		for _, p := range panels(t, l.n) {
 			for _, r := range split(l.line, maxRows(t, ceilDiv(p.extent, t.Lanes))) {
@@ -424,15 +518,45 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 				most = max(most, r.extent)
 			}
 		}
-		l.c = s.take(4 * most * l.ldc)
+		l.c = s.take(4 * max(most, waiting) * l.ldc)
+		l.part = s.take(4 * waiting * l.ldc)
 	} else {
 		if !parts(l.rows, d.rowUnit, l.m, 1) || !parts(l.cols, d.colUnit, l.n, columnGrain) {
 			return nil
 		}
 		l.rowUnit, l.colUnit = min(d.rowUnit, l.rows), min(d.colUnit, l.cols)
 		l.rowUnits, l.colUnits = l.rows/l.rowUnit, l.cols/l.colUnit
+		l.pics = 1
+		switch kc := kBlock(l.k, t.KC/4); {
+		case l.pic == nil:
+			// Lines of kc elements.
+			if l.k%kc != 0 {
+				return nil
+			}
+			l.pic, l.band, l.sub = &picture{n: l.k / kc, y: 1, x: kc}, 1, 1
+		case d.lines:
+			l.band, floats = l.pic.band(sumPixels / l.pic.x)
+			l.sub = l.band
+			if d.packs {
+				l.sub = max(1, min(l.band, subPixels/l.pic.x))
+			}
+		default:
+			p := l.pic
+			switch {
+			case kc%p.x != 0:
+				return nil
+			case p.y*p.x%kc == 0:
+				l.band = kc / p.x
+				l.sub = max(1, min(l.band, subPixels/p.x))
+			case kc%(p.y*p.x) == 0:
+				l.band, l.pics = p.y, kc/(p.y*p.x)
+				l.sub = p.y * max(1, min(l.pics, subPixels/(p.y*p.x)))
+			default:
+				return nil
+			}
+			floats = l.pics * p.floats(l.band)
+		}
 		l.run = l.pic.x
-		l.band, floats = l.pic.band(sumPixels / l.pic.x)
 		if d.b == nil && l.colUnit%t.Lanes != 0 {
 			return nil
 		}
@@ -443,10 +567,25 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 				l.want(r.extent, p.extent)
 			}
 		}
-		// A worker that takes several chunks at once pads the picture once for all of them.
+		// A worker that takes several chunks at once copies the operands once for all of them.
 		each := l.rows * l.ldc
-		l.together = max(1, min(l.m/l.rows*(l.n/l.cols), sumFloats/each))
+		all := l.m / l.rows * (l.n / l.cols)
+		l.together = max(1, min(all, shareFloats/each))
+		if d.b == nil {
+			l.bv, _ = oriented(&g.B, g.N, g.K)
+			l.packs = d.packs && l.cols%t.NR() == 0 && (l.n > t.NR() || g.B.Formula != nil)
+			if d.packs && !l.packs && !plain(&g.B, g.B.dims(g.N, outerOf), g.B.dims(g.K, sumOfK)) {
+				return nil
+			}
+		}
 		l.c = s.take(4 * l.together * each)
+		l.part = s.take(4 * l.rows * t.NR())
+		if l.packs {
+			wide := roundUp(min(l.n, (ceilDiv(l.together, l.m/l.rows)+1)*l.cols), t.NR())
+			l.packed = s.take(4 * (l.pics*l.band*l.pic.x*wide + 16))
+			l.temp = s.take(packTemp(t))
+			l.tables = s.take(l.bv.tableBytes())
+		}
 	}
 	// A register tile may read to the end of its last vector.
 	l.padded = s.take(4 * (floats + 2*t.NR()))
@@ -454,8 +593,32 @@ func (g *Gemm) directLayout(t *build.Target) *directLayout {
 	return l
 }
 
+// sumPiece is elements [k, k+n) of a sum, all of one row of a patch, in a block that begins at block and has size.
+type sumPiece struct {
+	k, n, block, size int
+	first, last       bool // in the block
+}
+
+// pieces cuts sums of k elements, in blocks of kc, where rows of a patch of run elements end.
+func pieces(k, kc, run int) []sumPiece {
+	var out []sumPiece
+	for block := 0; block < k; block += kc {
+		end := min(k, block+kc)
+		for at := block; at < end; {
+			n := min(end, at/run*run+run) - at
+			out = append(out, sumPiece{at, n, block, end - block, at == block, at+n == end})
+			at += n
+		}
+	}
+	return out
+}
+
 func (l *directLayout) tile(rows, cols int) tile {
-	return tile{rows, ceilDiv(cols, l.t.Lanes), l.aRow, l.aStep, unrollOf(l.run)}
+	unroll := unrollOf(l.run)
+	if l.aRow == 1 && l.aStep < rows {
+		unroll = 1 // turns share elements, for which LLVM would keep more registers than there are
+	}
+	return tile{rows, ceilDiv(cols, l.t.Lanes), l.aRow, l.aStep, unroll}
 }
 
 func (l *directLayout) want(rows, cols int) {
@@ -474,10 +637,11 @@ func (g *Gemm) Tiles(t *build.Target) []tile {
 	return nil
 }
 
-func (l *directLayout) call(f *build.Func, rows, cols int, a, b, c, run, segs, aSkip, bSkip, ldb, ldc, add V) {
+func (l *directLayout) call(f *build.Func, rows, cols int, a, b, part, c, run, segs, times, aSkip, bSkip, aJump, ldb, ldc, on, add V) {
 	f32p := build.PtrTo(build.F32)
-	ps := []V{a, b, c, run, segs, aSkip, bSkip, ldb, ldc, add}
-	fn := f.Module.Extern(l.tile(rows, cols).name(), f32p, f32p, f32p, build.I64, build.I64, build.I64, build.I64, build.I64, build.I64, build.I64)
+	ps := []V{a, b, part, c, run, segs, times, aSkip, bSkip, aJump, ldb, ldc, on, add}
+	i64 := build.I64
+	fn := f.Module.Extern(l.tile(rows, cols).name(), f32p, f32p, f32p, f32p, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64)
 	f.Call(fn, ps...)
 }
 
@@ -520,14 +684,13 @@ func (l *directLayout) emit(m *build.Module) {
 	g := l.g
 	f, args, c0, c1, scratch := m.Kernel(g.Name)
 	floats := func(offset int) V { return f.Cast(f.Offset(scratch, offset), build.F32) }
-	padded, c := floats(l.padded), floats(l.c)
 	rowRuns, colRuns := ceilDiv(l.m, l.rows), ceilDiv(l.n, l.cols)
 	inBatches(f, c0, c1, rowRuns*colRuns, l.together, func(batch, first, count V) {
 		position := digits(f, batch, g.Batch)
 		if l.form == rowsForm {
-			l.emitRows(f, args, batch, position, f.Mul(first, build.Int(int64(l.rows))), padded, c)
+			l.emitRows(f, args, batch, position, f.Mul(first, build.Int(int64(l.rows))), floats(l.padded), floats(l.c), floats(l.part))
 		} else {
-			l.emitSum(f, args, batch, position, first, count, padded, c)
+			l.emitSum(f, args, batch, position, first, count, floats)
 		}
 	})
 	f.Return()
@@ -545,7 +708,7 @@ func inBatches(f *build.Func, c0, c1 V, each, most int, body func(batch, first, 
 }
 
 // emitRows does rows of the product, a line of rows after the other.
-func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row, padded, c V) {
+func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row, padded, c, part V) {
 	g, t := l.g, l.t
 	line := build.Int(int64(l.line))
 	nr := build.Int(int64(t.NR()))
@@ -553,26 +716,69 @@ func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row,
 	b := f.At(f.SlotPtr(args, g.B.Slot, build.F32), f.Mul(batch, build.Int(int64(packedFloats(t, ir.F32, l.n, l.k)))))
 	first := f.UDiv(row, line)
 	last := f.Min(f.Add(first, build.Int(int64(ceilDiv(l.rows, l.line)))), build.Int(int64(l.m/l.line)))
+	cint := func(n int) V { return build.Int(int64(n)) }
+	// Lines that fit in the L1 cache together go through all panels before the next ones do.
 	lines := func(l0, count V, a V, pitch int, segs, skip int) {
-		at := 0
-		for _, p := range panels(t, l.n) {
-			f.Range(build.Int(0), build.Int(int64(p.count)), build.Int(1), func(j V) {
-				j = f.Add(j, build.Int(int64(at)))
-				panel := f.At(b, f.Mul(j, build.Int(int64(t.NR()*l.k))))
-				f.Range(build.Int(0), count, build.Int(1), func(i V) {
-					from := f.At(a, f.Mul(i, build.Int(int64(pitch))))
-					start := f.Mul(f.Add(l0, i), line)
-					sizes := split(l.line, maxRows(t, ceilDiv(p.extent, t.Lanes)))
-					each(f, sizes, 1, l.line, func(r V, rows int) {
-						g.fetch(f, args, batch, f.Add(start, r), build.Int(int64(rows)), f.Mul(j, nr))
-						l.call(f, rows, p.extent, f.At(from, f.Mul(r, build.Int(int64(l.aRow)))), panel, c,
-							build.Int(int64(l.run)), build.Int(int64(segs)), build.Int(int64(skip)), build.Int(0), nr, build.Int(int64(l.ldc)), build.Int(0))
-						l.finish(f, args, batch, f.Add(start, r), rows, f.Mul(j, nr), p.extent, c)
-					})
-				})
-			})
-			at += p.count
+		some := max(1, rowsFloats/pitch)
+		if l.pieces != nil {
+			some = l.group
 		}
+		f.Range(cint(0), count, cint(some), func(i0 V) {
+			i1 := f.Min(f.Add(i0, cint(some)), count)
+			at := 0
+			for _, p := range panels(t, l.n) {
+				sizes := split(l.line, maxRows(t, ceilDiv(p.extent, t.Lanes)))
+				// tiles calls body with the first row of every tile, and its place in the left operand.
+				tiles := func(body func(row V, rows int, from V)) {
+					f.Range(i0, i1, cint(1), func(i V) {
+						from := f.At(a, f.Mul(i, cint(pitch)))
+						start := f.Mul(f.Add(l0, i), line)
+						each(f, sizes, 1, l.line, func(r V, rows int) {
+							body(f.Add(start, r), rows, f.At(from, f.Mul(r, cint(l.aRow))))
+						})
+					})
+				}
+				f.Range(cint(0), cint(p.count), cint(1), func(j V) {
+					j = f.Add(j, cint(at))
+					col := f.Mul(j, nr)
+					if l.pieces == nil {
+						panel := f.At(b, f.Mul(j, cint(t.NR()*l.k)))
+						tiles(func(row V, rows int, from V) {
+							g.fetch(f, args, batch, row, cint(rows), col)
+							l.call(f, rows, p.extent, from, panel, c, c, cint(l.run), cint(segs), cint(1), cint(skip), cint(0), cint(0), nr, cint(l.ldc), cint(0), cint(0))
+							l.finish(f, args, batch, row, rows, col, p.extent, c)
+						})
+						return
+					}
+					zero := f.Mul(f.Add(l0, i0), line)
+					for _, x := range l.pieces {
+						panel := f.Add(panelOf(f, ir.F32, cint(x.block), cint(x.size), j, ceilDiv(l.n, t.NR())), cint((x.k-x.block)*t.NR()))
+						on := 1
+						if x.first {
+							on = 0
+						}
+						ends := x.k+x.n == l.k
+						tiles(func(row V, rows int, from V) {
+							waiting := f.Mul(f.Sub(row, zero), cint(l.ldc))
+							sums := f.At(c, waiting)
+							to, add := sums, min(x.block, 1)
+							if !x.last {
+								to, add = f.At(part, waiting), 0
+							}
+							if ends {
+								g.fetch(f, args, batch, row, cint(rows), col)
+							}
+							l.call(f, rows, p.extent, f.Offset(from, x.k/l.run*(l.run+skip)+x.k%l.run), f.At(b, panel),
+								f.At(part, waiting), to, cint(x.n), cint(1), cint(1), cint(0), cint(0), cint(0), nr, cint(l.ldc), cint(on), cint(add))
+							if ends {
+								l.finish(f, args, batch, row, rows, col, p.extent, sums)
+							}
+						})
+					}
+				})
+				at += p.count
+			}
+		})
 	}
 	p := l.pic
 	if p == nil {
@@ -589,71 +795,144 @@ func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row,
 	})
 }
 
-// emitSum does count chunks of a batch of a product with a long sum, block after block.
-func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, first, count, padded, c V) {
+// emitSum does count chunks of a batch of a product with a long sum, block after block. Chunks are numbered along
+// the rows here: those that are done together are of few columns.
+func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, first, count V, floats func(offset int) V) {
 	g, t, p := l.g, l.t, l.pic
 	cint := func(n int) V { return build.Int(int64(n)) }
+	padded, c, packed := floats(l.padded), floats(l.c), floats(l.packed)
 	a, b := g.A.base(f, args, position), g.B.base(f, args, position)
-	walkChunk := func(row, col, c V, body func(r, n V, rows, cols int, c V)) {
+	rowRuns := ceilDiv(l.m, l.rows)
+	// chunks calls body for every chunk, with its place in the product and that of its sums.
+	chunks := func(body func(row, col, c V)) {
+		f.Range(cint(0), count, cint(1), func(i V) {
+			chunk := f.Add(first, i)
+			col := f.UDiv(chunk, cint(rowRuns))
+			body(f.Mul(f.Sub(chunk, f.Mul(col, cint(rowRuns))), cint(l.rows)), f.Mul(col, cint(l.cols)), f.At(c, f.Mul(i, cint(l.rows*l.ldc))))
+		})
+	}
+	// columns calls body for the register tiles' columns in a chunk, with the place of their sums.
+	columns := func(body func(n, slot V, cols int)) {
 		at := 0
 		for _, s := range panels(t, l.colUnit) {
 			each(f, []size{s}, 1, 0, func(inUnit V, cols int) {
 				inUnit = f.Add(inUnit, cint(at))
 				f.Range(cint(0), cint(l.colUnits), cint(1), func(u V) {
-					n := f.Add(f.Mul(u, cint(l.colUnit)), inUnit)
-					slot := f.Add(f.Mul(u, cint(l.slot)), inUnit)
-					each(f, split(l.rowUnit, maxRows(t, ceilDiv(cols, t.Lanes))), l.rowUnits, l.rowUnit, func(r V, rows int) {
-						body(f.Add(row, r), f.Add(col, n), rows, cols, f.At(c, f.Add(f.Mul(r, cint(l.ldc)), slot)))
-					})
+					body(f.Add(f.Mul(u, cint(l.colUnit)), inUnit), f.Add(f.Mul(u, cint(l.slot)), inUnit), cols)
 				})
 			})
 			at += s.extent * s.count
 		}
 	}
-	colRuns := ceilDiv(l.n, l.cols)
-	// walk calls body for all tiles of all chunks, with their places in the product and in scratch.
-	walk := func(body func(r, n V, rows, cols int, c V)) {
-		f.Range(cint(0), count, cint(1), func(i V) {
-			chunk := f.Add(first, i)
-			row, col := f.Mul(f.UDiv(chunk, cint(colRuns)), cint(l.rows)), f.Mul(f.URem(chunk, cint(colRuns)), cint(l.cols))
-			walkChunk(row, col, f.At(c, f.Mul(i, cint(l.rows*l.ldc))), body)
+	rows := func(cols int, body func(r V, rows int)) {
+		each(f, split(l.rowUnit, maxRows(t, ceilDiv(cols, t.Lanes))), l.rowUnits, l.rowUnit, body)
+	}
+	// Columns from col0 on are packed, one panel after the other.
+	col0 := f.Mul(f.UDiv(first, cint(rowRuns)), cint(l.cols))
+	col1 := f.Min(f.Mul(f.Add(f.UDiv(f.Sub(f.Add(first, count), cint(1)), cint(rowRuns)), cint(1)), cint(l.cols)), cint(l.n))
+	panel0, panel1 := f.UDiv(col0, cint(t.NR())), f.CeilDiv(col1, int64(t.NR()))
+	var bs *source
+	if l.packs {
+		bs = bind(f, l.bv, args, position, f.Cast(floats(l.tables), build.I64))
+	}
+	pad := func(n, y, lines, to V) {
+		switch {
+		case l.a != nil:
+			p.pad(f, a, n, y, lines, to)
+		case l.b != nil:
+			p.pad(f, b, n, y, lines, to)
+		}
+	}
+	// copyRight copies size elements of the sum from k on of the columns.
+	copyRight := func(k, size, to V) {
+		switch {
+		case !l.packs:
+		case l.bv.matrix():
+			bs.packRows(k, size, panel0, panel1, cint(l.n), floats(l.temp), to)
+		default:
+			f.Range(panel0, panel1, cint(1), func(j V) {
+				n0 := f.Mul(j, cint(t.NR()))
+				bs.packPanel(true, k, size, n0, f.Sub(cint(l.n), n0), floats(l.temp), f.At(to, f.Mul(f.Sub(n0, col0), size)))
+			})
+		}
+	}
+	skip := p.sy*p.pitch() - p.x*p.sx*p.pixel
+	picFloats := 0
+	if l.a != nil || l.b != nil {
+		picFloats = p.floats(p.y)
+	}
+	jump := picFloats - p.y*p.sy*p.pitch()
+	// multiply does lines rows of patches of a chunk, from element k of the sum on, whose copies are at padded and packed.
+	multiply := func(row, col, c, k, lines, padded, packed V) {
+		size := f.Mul(lines, cint(p.x))
+		columns(func(n, slot V, cols int) {
+			// A part at a time goes through all rows: it stays in the L1 cache.
+			f.Range(cint(0), lines, cint(l.sub), func(y V) {
+				some := f.Min(cint(l.sub), f.Sub(lines, y))
+				segs, times, down := some, V(cint(1)), f.Mul(y, cint(p.sy*p.pitch()))
+				if l.pics > 1 {
+					segs, times, down = cint(p.y), f.UDiv(some, cint(p.y)), f.Mul(f.UDiv(y, cint(p.y)), cint(picFloats))
+				}
+				k1 := f.Mul(y, cint(p.x))
+				var with V
+				from, ldb, aSkip, bSkip := f.At(padded, down), V(cint(l.bStep)), skip, 0
+				switch {
+				case l.packs:
+					ldb = cint(t.NR())
+					with = f.At(f.At(packed, f.Mul(f.Sub(f.Add(col, n), col0), size)), f.Mul(k1, ldb))
+				case l.b == nil:
+					with = f.At(f.At(b, f.Mul(f.Add(k, k1), ldb)), f.Add(col, n))
+				default:
+					with = f.At(from, p.inPatch(f, f.Add(col, n)))
+					bSkip = skip
+				}
+				if l.a == nil {
+					from, aSkip = f.At(a, f.Mul(f.Add(k, k1), cint(l.aStep))), 0
+				}
+				end := f.Le(lines, f.Add(y, some))
+				rows(cols, func(r V, rows int) {
+					at := f.Mul(f.Add(row, r), cint(l.aRow))
+					if l.a != nil {
+						at = p.inPatch(f, f.Add(row, r))
+					}
+					sums, waiting := f.At(c, f.Add(f.Mul(r, cint(l.ldc)), slot)), f.At(floats(l.part), f.Mul(r, cint(t.NR())))
+					l.call(f, rows, cols, f.At(from, at), with, waiting, f.Select(end, sums, waiting), cint(p.x), segs, times, cint(aSkip), cint(bSkip), cint(jump),
+						ldb, f.Select(end, cint(l.ldc), cint(t.NR())), y, f.Select(end, k, cint(0)))
+				})
+			})
 		})
 	}
-	// inPatch is the place in the padded picture of element i of a patch.
-	inPatch := func(i V) V {
-		run := cint(p.kw * p.c)
-		q := f.UDiv(i, run)
-		return f.Add(f.Mul(q, cint(p.pitch())), f.Sub(i, f.Mul(q, run)))
-	}
-	block := func(k, run, segs V, aAt, bAt V, aSkip, bSkip int) {
-		walk(func(r, n V, rows, cols int, c V) {
-			from, with := f.At(aAt, f.Mul(r, cint(l.aRow))), f.At(bAt, n)
-			if l.a != nil {
-				from = f.At(aAt, inPatch(r))
-			}
-			if l.b != nil {
-				with = f.At(bAt, inPatch(n))
-			}
-			l.call(f, rows, cols, from, with, c, run, segs, cint(aSkip), cint(bSkip), cint(l.bStep), cint(l.ldc), k)
+	finish := func(row, col, c V) {
+		columns(func(n, slot V, cols int) {
+			rows(cols, func(r V, rows int) {
+				l.finish(f, args, batch, f.Add(row, r), rows, f.Add(col, n), cols, f.At(c, f.Add(f.Mul(r, cint(l.ldc)), slot)))
+			})
 		})
 	}
-	f.Range(cint(0), cint(p.n), cint(1), func(n V) {
-		f.Range(cint(0), cint(p.y), cint(l.band), func(y V) {
-			count := f.Min(cint(l.band), f.Sub(cint(p.y), y))
-			k := f.Mul(f.Add(f.Mul(n, cint(p.y)), y), cint(p.x))
-			skip := p.sy*p.pitch() - p.x*p.sx*p.c
-			if l.a != nil {
-				p.pad(f, a, n, y, count, padded)
-				block(k, cint(p.x), count, padded, f.At(b, f.Mul(k, cint(l.bStep))), skip, 0)
-			} else {
-				p.pad(f, b, n, y, count, padded)
-				block(k, cint(p.x), count, f.At(a, f.Mul(k, cint(l.aStep))), padded, 0, skip)
+	// blocks calls body for the blocks of the sum: lines rows of patches from row y of picture n on.
+	blocks := func(body func(n, y, k, lines V)) {
+		f.Range(cint(0), cint(p.n), cint(l.pics), func(n V) {
+			if l.pics > 1 {
+				body(n, cint(0), f.Mul(n, cint(p.y*p.x)), f.Mul(f.Min(cint(l.pics), f.Sub(cint(p.n), n)), cint(p.y)))
+				return
 			}
+			f.Range(cint(0), cint(p.y), cint(l.band), func(y V) {
+				body(n, y, f.Mul(f.Add(f.Mul(n, cint(p.y)), y), cint(p.x)), f.Min(cint(l.band), f.Sub(cint(p.y), y)))
+			})
 		})
+	}
+	blocks(func(n, y, k, lines V) {
+		if l.pics > 1 {
+			f.Range(cint(0), f.UDiv(lines, cint(p.y)), cint(1), func(i V) {
+				pad(f.Add(n, i), cint(0), cint(p.y), f.At(padded, f.Mul(i, cint(picFloats))))
+			})
+		} else {
+			pad(n, y, lines, padded)
+		}
+		copyRight(k, f.Mul(lines, cint(p.x)), packed)
+		chunks(func(row, col, c V) { multiply(row, col, c, k, lines, padded, packed) })
 	})
-	walk(func(r, n V, rows, cols int, c V) {
-		l.finish(f, args, batch, r, rows, n, cols, c)
-	})
+	chunks(finish)
 }
 
 // columnGrain is what parts of a unit of columns are multiples of: whole
@@ -666,14 +945,17 @@ func parts(size, unit, total, grain int) bool {
 	return total%size == 0 && (size%unit == 0 || unit%size == 0 && size%grain == 0)
 }
 
-// together reports whether chunks of a product of so many multiply-adds share the padding of a picture,
-// where each padding it would take a fifth of its time: an element costs about 20 multiply-adds.
-func (d *direct) together(work, chunks int) bool {
+// together reports whether chunks of a product of so many multiply-adds share the copies of operands: the
+// right one's, or a picture's where padding it for each would take a twentieth of the time. An element costs about 20 multiply-adds.
+func (d *direct) together(work, n, chunks int) bool {
+	if d.form != sumForm || chunks == 1 {
+		return false
+	}
 	p := d.a
 	if d.b != nil {
 		p = d.b
 	}
-	return d.form == sumForm && chunks > 1 && 5*20*chunks*p.n*p.height*p.width*p.c >= work
+	return d.packs && (n > 16 || p == nil) || 20*20*chunks*p.n*p.height*p.width*p.c >= work
 }
 
 // tileFor cuts a product read in place into chunks.
@@ -699,7 +981,11 @@ func (d *direct) tileFor(batches, m, n, k int) (rows, cols int) {
 		return size
 	}
 	rows, cols = m, n
-	for m/rows*(n/cols) < chunks {
+	// Sums of all rows and so few columns have room that a worker copies the picture once for all of them.
+	for d.packs && d.a != nil && m*(n+16) > 2*shareFloats && m*(cols+16) > shareFloats && cols%(2*columnGrain) == 0 {
+		cols /= 2
+	}
+	for m/rows*(n/cols) < chunks || m/rows*(n/cols)%2 == 1 && chunks > 1 {
 		r, c := smaller(rows, d.rowUnit, m, 1), smaller(cols, d.colUnit, n, columnGrain)
 		if d.b != nil && c < d.colUnit {
 			c = cols // few rows would not repay padding the picture once more

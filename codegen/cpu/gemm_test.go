@@ -511,6 +511,22 @@ func TestProductsReadInPlace(t *testing.T) {
 			add(p, fmt.Sprint("filter gradient ", c))
 		}
 		add(simple(64, 32, 80, false, false), "few columns")
+		add(conv{2, 10, 12, 72, 20, 3, 3, 1, 1}.forward(), "sums of several blocks that begin inside a row of a patch")
+		for _, c := range []struct {
+			conv
+			what string
+		}{
+			{conv{16, 8, 8, 32, 32, 3, 3, 1, 1}, "the right operand packed"},
+			{conv{16, 16, 16, 32, 16, 3, 3, 2, 1}, "pixels apart, one panel"},
+			{conv{2, 16, 16, 32, 64, 3, 3, 1, 1}, "blocks of some lines"},
+			{conv{12, 8, 8, 32, 48, 3, 3, 1, 1}, "blocks of several pictures"},
+			{conv{4, 8, 16, 64, 256, 3, 3, 1, 1}, "more results than have room together"},
+		} {
+			add(c.filterGradient(), c.what)
+		}
+		for _, s := range [][3]int{{40, 32, 1024}, {24, 48, 2048}, {200, 128, 1024}, {6, 16, 1280}} {
+			add(simple(s[0], s[1], s[2], true, false), fmt.Sprint("two matrices ", s))
+		}
 		r.checkAll(t, &x)
 	})
 }
