@@ -448,6 +448,9 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	g.Rows, g.Cols = rows, cols
 	chunks := batches * ceilDiv(m, rows) * ceilDiv(n, cols)
 	together := d.together(m*n*depth, chunks/batches) || d.form == packedForm && !g.thin() && g.together()
+	if g.thin() && batches == 2 {
+		together = true // each of two threads reads half of the weights, row by row
+	}
 	return kern.Tile{Rows: rows, Cols: cols, Together: together}, chunks
 }
 
@@ -553,6 +556,9 @@ func (Backend) Pack(k *kern.Kernel) (*kern.Kernel, int) {
 	}
 	return PackKernel(k, "pack"), PackBytes(k)
 }
+
+// Halves is true: threads read rows of weights faster than parts of rows.
+func (Backend) Halves() bool { return true }
 
 // Repeats is false: loops leave out what doesn't change.
 func (Backend) Repeats() bool { return false }
