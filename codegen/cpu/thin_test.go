@@ -19,6 +19,8 @@ func TestThinProductsAgreeWithTheEvaluator(t *testing.T) {
 		// Sums that end in a part of a block, columns that end in a part of a vector,
 		// and more columns than are summed at a time.
 		{1, 5, 64, 256, true}, {1, 13, 4096, 70, false}, {1, 4, 512, 33, true}, {1, 6, 200, 90, false}, {1, 2, 76, 300, false},
+		// Halves of sums, of weights that come from memory.
+		{2, 1, 1030, 130, false}, {2, 5, 300, 450, false}, {2, 8, 600, 300, false}, {2, 14, 1500, 250, false},
 	} {
 		for i, d := range []ir.DType{ir.F32, ir.F16, ir.BF16} {
 			if i > 0 && c.m%3 != i-1 {
