@@ -633,86 +633,6 @@ func (a *attention) gradient(chunk V) {
 	})
 }
 
-// decode is the template attention_decode: q[B,1,H,D] k v pos keys from -> out.
-// A chunk is one head of one stream; lanes run over the head's elements. The
-// streams of a head follow each other, as they may have their prefix in common.
-func (a *attention) decode(c V) {
-	const q, k, v, pos, list, from, out = 0, 1, 2, 3, 4, 5, 6
-	batches, prefix := a.k.Template.Int("B"), a.k.Template.Int("prefix")
-	a.head, a.batch = a.UDiv(c, c64(batches)), a.URem(c, c64(batches))
-	a.used = 0
-	score := a.take(roundUp(a.t, a.vl) + a.vl)
-	table := a.element(list)
-	word := func(i V) V { return a.SExt(a.Load(build.I32, a.At(table, i)), build.I64) }
-	at := a.SExt(a.Load(build.I32, a.element(pos)), build.I64)
-	first := word(at)
-	n := a.Sub(word(a.Add(at, c64(1))), first)
-	own := func(op int) V { return a.row(op, c64(0)) }
-	other := a.SExt(a.Load(build.I32, a.element(from, a.batch)), build.I64)
-	cached := func(op int, j V) V {
-		at := word(a.Add(first, j))
-		stream := a.Select(a.Lt(at, c64(prefix)), other, a.batch)
-		return a.element(op, stream, at, a.head)
-	}
-	read := func(buf int, p V, at int, mask V) V {
-		d := a.dtype(buf)
-		return widen(a.Func, d, a.MaskLoad(build.VecOf(a.vl, storage(d)), a.Offset(p, at), mask))
-	}
-	// The query stays in registers, up to 8 vectors; longer heads reread it.
-	var qs []V
-	mine := own(q)
-	a.columns(func(at int, mask V) { qs = append(qs, a.FMul(read(q, mine, at, mask), a.splat(a.k.Template.F))) })
-	top := a.For(c64(0), n, c64(1), []V{build.FloatOf(build.F32, masked)}, func(j V, m []V) []V {
-		key := cached(k, j)
-		acc := []V{a.splat(0), a.splat(0)}
-		i := 0
-		a.columns(func(at int, mask V) {
-			acc[i%2] = a.FMA(qs[i], read(k, key, at, mask), acc[i%2])
-			i++
-		})
-		x := a.Reduce(a.FAdd(acc[0], acc[1]), a.FAdd)
-		a.Store(x, a.At(score, j))
-		return []V{a.FMax(x, m[0])}
-	})[0]
-	// The last vector's lanes past n must add nothing.
-	a.Store(a.splat(2*masked), a.At(score, n))
-	tops := a.Splat(a.vl, top)
-	sums := a.For(c64(0), n, c64(a.vl), []V{a.splat(0)}, func(j V, s []V) []V {
-		x := vmath.Exp(a.Func, a.FSub(a.vector(score, j), tops))
-		a.Store(x, a.At(score, j))
-		return []V{a.FAdd(s[0], x)}
-	})[0]
-	inverse := a.Splat(a.vl, a.FDiv(build.FloatOf(build.F32, 1), a.Reduce(sums, a.FAdd)))
-	to := own(out)
-	const group = 8
-	for lo := 0; lo < a.d; lo += group * a.vl {
-		var ats []int
-		var ms []V
-		a.columns(func(at int, mask V) {
-			if at >= lo && at < lo+group*a.vl {
-				ats, ms = append(ats, at), append(ms, mask)
-			}
-		})
-		acc := make([]V, len(ats))
-		for i := range acc {
-			acc[i] = a.splat(0)
-		}
-		acc = a.For(c64(0), n, c64(1), acc, func(j V, acc []V) []V {
-			acc = append([]V(nil), acc...)
-			value := cached(v, j)
-			p := a.Splat(a.vl, a.Load(build.F32, a.At(score, j)))
-			for i, at := range ats {
-				acc[i] = a.FMA(p, read(v, value, at, ms[i]), acc[i])
-			}
-			return acc
-		})
-		for i, at := range ats {
-			x := narrow(a.Func, a.dtype(out), a.FMul(acc[i], inverse))
-			a.MaskStore(x, a.Offset(to, at), ms[i])
-		}
-	}
-}
-
 func attentionTemplate(body func(a *attention, chunk V), chunks func(p *kern.Template) int) *template {
 	return &template{
 		emit: func(m *build.Module, k *kern.Kernel) error {
@@ -731,8 +651,4 @@ func init() {
 	heads := func(p *kern.Template) int { return p.Int("B") * p.Int("H") }
 	templates["attention_fwd"] = attentionTemplate((*attention).forward, func(p *kern.Template) int { return heads(p) * p.Int("blocks") })
 	templates["attention_bwd"] = attentionTemplate((*attention).gradient, heads)
-	templates["attention_decode"] = attentionTemplate((*attention).decode, heads)
-	templates["attention_decode"].scratch = func(k *kern.Kernel, t *build.Target) int {
-		return 4 * (roundUp(k.Template.Int("T"), t.Lanes) + 2*t.Lanes + 16)
-	}
 }

@@ -447,7 +447,10 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	}
 	g.Rows, g.Cols = rows, cols
 	chunks := batches * ceilDiv(m, rows) * ceilDiv(n, cols)
-	together := !g.thin() && (d.together(m*n*depth, n, chunks/batches) || d.form == packedForm && g.together())
+	together := d.together(m*n*depth, n, chunks/batches) || d.form == packedForm && g.together()
+	if g.thin() {
+		together = batches == 2 // each of two threads reads half of the weights, row by row
+	}
 	return kern.Tile{Rows: rows, Cols: cols, Together: together}, chunks
 }
 
@@ -560,6 +563,9 @@ func (Backend) Pack(k *kern.Kernel) (*kern.Kernel, int) {
 	}
 	return PackKernel(k, "pack"), PackBytes(k)
 }
+
+// Halves is true: threads read rows of weights faster than parts of rows.
+func (Backend) Halves() bool { return true }
 
 // Repeats is false: loops leave out what doesn't change.
 func (Backend) Repeats() bool { return false }

@@ -14,14 +14,16 @@ import (
 const (
 	thinRows    = 16
 	thinColumns = 128     // of a chunk, a strip of columns
-	thinSums    = 4096    // of the result that are summed at a time: 16 KiB
+	thinSums    = 4096    // of the result that are summed at a time: 16 KiB,
+	thinFarSums = 16384   // or 64 where memory is slower than that
 	thinPad     = 16      // between rows of them, a cache line, so that they don't share cache sets with each other
 	thinHigh    = 4       // rows of a register tile
 	thinWide    = 2       // and its vectors
-	thinDepth   = 8       // rows of weights side by side
+	thinDepth   = 8       // rows of weights side by side,
+	thinDeep    = 16      // or of more than one register tile where they come from memory
 	thinAhead   = 16      // rows to fetch ahead, where more than one register tile takes so long that the processor doesn't,
 	thinShort   = 512     // or where rows are so short, in elements, that its streams end before they have begun,
-	thinFar     = 1 << 18 // in matrices that no cache near a core holds
+	thinFar     = 1 << 17 // in matrices that no cache near a core holds
 )
 
 // thin reports whether g is a thin product.
@@ -59,7 +61,18 @@ func (g *Gemm) thinCut() bool {
 }
 
 // thinScratch is the bytes of the sums, and of a block of the left operand.
-func (g *Gemm) thinScratch() int { return 4 * (thinSums + thinRows*(thinPad+thinDepth)) }
+func (g *Gemm) thinScratch() int { return 4 * (g.thinSums() + thinRows*(thinPad+thinDeep)) }
+
+// thinFar reports whether g's weights come from memory.
+func (g *Gemm) thinFar() bool { return product(g.N)*product(g.K) >= thinFar }
+
+// thinSums is how many floats of the result are summed at a time.
+func (g *Gemm) thinSums() int {
+	if g.thinFar() {
+		return thinFarSums
+	}
+	return thinSums
+}
 
 // thinKernel emits one thin product.
 type thinKernel struct {
@@ -84,27 +97,42 @@ func emitThin(m *build.Module, g *Gemm) {
 	l.row.begin()
 	_, width := g.thinTile()
 	strips := ceilDiv(l.n, width)
-	together := 1
-	if product(g.Batch) == 1 {
-		together = min(strips, thinSums/l.m/width)
-	}
+	together := min(strips, g.thinSums()/l.m/width)
 	l.pitch = together*width + thinPad
-	f.Range(c0, c1, c64(together), func(chunk V) {
+	f.While([]V{c0}, func(chunk []V) V { return f.Lt(chunk[0], c1) }, func(next []V) []V {
+		chunk := next[0]
 		l.batch = f.UDiv(chunk, c64(strips))
 		strip := f.URem(chunk, c64(strips))
-		from := f.Mul(strip, c64(width))
-		to := f.Min(f.Mul(f.Add(strip, f.Min(c64(together), f.Sub(c1, chunk))), c64(width)), c64(l.n))
+		end := f.Min(f.Min(f.Add(strip, c64(together)), c64(strips)), f.Add(strip, f.Sub(c1, chunk)))
+		from, to := f.Mul(strip, c64(width)), f.Min(f.Mul(end, c64(width)), c64(l.n))
 		position := digits(f, l.batch, g.Batch)
 		l.a = g.A.base(f, args, position)
 		l.b = f.At(g.B.base(f, args, position), from)
 		l.strips(from, f.Sub(to, from))
+		return []V{f.Add(chunk, f.Sub(end, strip))}
 	})
 	f.Return()
 }
 
+// thinDepth is how many rows of weights are read side by side.
+func (g *Gemm) thinDepth() int {
+	if g.thinFar() && product(g.M) > thinHigh {
+		return thinDeep
+	}
+	return thinDepth
+}
+
+// thinFetch reports whether a kernel asks for rows of weights ahead.
+func (g *Gemm) thinFetch() bool {
+	if g.thinFar() {
+		return product(g.N) <= thinShort
+	}
+	return product(g.M) > thinHigh
+}
+
 // strips emits cols columns from one on.
 func (l *thinKernel) strips(from, cols V) {
-	const depth = thinDepth
+	depth := l.g.thinDepth()
 	whole := l.k - l.k%depth
 	l.rows(c64(0), min(depth, l.k), cols, true)
 	l.Range(c64(depth), c64(whole), c64(depth), func(k V) { l.rows(k, depth, cols, false) })
@@ -148,13 +176,13 @@ func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
 	a, b := l.At(l.a, l.Mul(k, c64(l.aStep))), l.At(l.b, l.Mul(k, c64(l.bStep)))
 	aRow, aStep := l.aRow, l.aStep
 	if op := &l.g.A; op.Elem != nil {
-		wide := l.Offset(l.c, thinSums+thinRows*thinPad)
+		wide := l.Offset(l.c, l.g.thinSums()+thinRows*thinPad)
 		for r := range l.m {
 			for u := range depth {
-				l.Store(op.float32(l.Func, l.Load(op.Elem, l.Offset(a, r*aRow+u*aStep))), l.Offset(wide, r*thinDepth+u))
+				l.Store(op.float32(l.Func, l.Load(op.Elem, l.Offset(a, r*aRow+u*aStep))), l.Offset(wide, r*thinDeep+u))
 			}
 		}
-		a, aRow, aStep = wide, thinDepth, 1
+		a, aRow, aStep = wide, thinDeep, 1
 	}
 	l.vectors(cols, thinWide, func(at V, nv int, mask V) {
 		for r := 0; r < l.m; r += thinHigh {
@@ -168,7 +196,7 @@ func (l *thinKernel) rows(k V, depth int, cols V, first bool) {
 			}
 			for u := range depth {
 				l.row.src = l.Offset(l.At(b, at), u*l.bStep)
-				if r == 0 && (l.m > thinHigh || l.n <= thinShort && l.n*l.k >= thinFar) {
+				if r == 0 && l.g.thinFetch() {
 					l.fetch(l.Offset(l.row.src, thinAhead*l.bStep), nv*lanes)
 				}
 				ys := make([]V, nv)

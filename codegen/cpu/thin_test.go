@@ -19,6 +19,7 @@ func TestThinProductsAgreeWithTheEvaluator(t *testing.T) {
 		// Sums that end in a part of a block, columns that end in a part of a vector,
 		// and more columns than are summed at a time.
 		{1, 5, 64, 256, true}, {1, 13, 4096, 70, false}, {1, 4, 512, 33, true}, {1, 6, 200, 90, false}, {1, 2, 76, 300, false},
+		{2, 8, 600, 300, false}, // weights that come from memory
 	} {
 		for i, d := range []ir.DType{ir.F32, ir.F16, ir.BF16} {
 			if i > 0 && c.m%3 != i-1 {
@@ -45,6 +46,24 @@ func TestThinProductsAgreeWithTheEvaluator(t *testing.T) {
 		k := chunked(b.Done())
 		if g := classify(k).gemm(k); !g.thinCut() {
 			t.Errorf("%d rows of weights to be rounded are not thin", m)
+		}
+		ss = append(ss, sample{k: k})
+	}
+	// Halves of sums, with more columns than are summed at a time, parts of vectors
+	// and of blocks, and rows so short that the kernel asks for them.
+	for _, c := range [][3]int{{1, 1030, 130}, {3, 2000, 65}, {5, 300, 450}, {8, 2100, 75}, {16, 1500, 90}} {
+		m, n, depth := c[0], c[1], c[2]
+		b := kern.NewBuilder("halves")
+		h, r, c := b.Dim(2), b.Dim(m), b.Dim(n)
+		v := b.NewVar(depth)
+		half, i, j, q := kern.V(h), kern.V(r), kern.V(c), kern.V(v)
+		x, y := b.Buf("a", ir.F32, 2*m*depth, kern.In), b.Buf("b", ir.F32, 2*depth*n, kern.In)
+		left := operandOf(t, b, []*kern.Var{h, r, v}, x, i.Scale(2*depth).Add(half.Scale(depth)).Add(q), nil)
+		right := operandOf(t, b, []*kern.Var{h, c, v}, y, half.Scale(depth).Add(q).Scale(n).Add(j), nil)
+		b.Store(b.Buf("y", ir.F32, 2*m*n, kern.Out), half.Scale(m).Add(i).Scale(n).Add(j), b.ContractOf([]*kern.Var{v}, left, nil, right, nil))
+		k := chunked(b.Done())
+		if g := classify(k).gemm(k); !g.thinCut() || product(g.Batch) != 2 || !k.Tile.Together {
+			t.Errorf("halves of %dx%d with sums of %d are cut as %+v", m, n, depth, k.Tile)
 		}
 		ss = append(ss, sample{k: k})
 	}

@@ -50,3 +50,6 @@ func points(vars []*kern.Var) int {
 }
 
 func ceil(a, b int) int { return (a + b - 1) / b }
+
+// Halves is false: a product of few rows is cut for many more threads as it is.
+func (Backend) Halves() bool { return false }

@@ -19,19 +19,21 @@ type Pass struct {
 	Name string
 	Does string
 	Run  func(*ir.Func) error
+	For  func(Backend) bool // whether a kind of device wants it; nil: all do
 }
 
 // Passes are the graph passes, in order.
 var Passes = []Pass{
-	{"precision", "give values the storage types of the module's precision", graph.Precision},
-	{"autodiff", "expand gradients by the ops' vector-Jacobian products", graph.Autodiff},
-	{"reread", "read what is stored in 16 bits anyway from there", graph.Reread},
-	{"join", "make sums of padded parts, the gradient of slices, concatenations", graph.Join},
-	{"simplify", "skip what computes nothing", graph.Simplify},
-	{"split", "cut long reductions into partial ones", graph.Split},
-	{"order", "put the end of the forward pass beside its backward pass, region by region", graph.Order},
-	{"cse", "make equal instructions one", graph.CSE},
-	{"dce", "drop what no result or update needs", graph.DCE},
+	{"precision", "give values the storage types of the module's precision", graph.Precision, nil},
+	{"autodiff", "expand gradients by the ops' vector-Jacobian products", graph.Autodiff, nil},
+	{"reread", "read what is stored in 16 bits anyway from there", graph.Reread, nil},
+	{"join", "make sums of padded parts, the gradient of slices, concatenations", graph.Join, nil},
+	{"simplify", "skip what computes nothing", graph.Simplify, nil},
+	{"split", "cut long reductions into partial ones", graph.Split, nil},
+	{"halve", "cut products of few rows and many weights in two, for two threads", graph.Halve, Backend.Halves},
+	{"order", "put the end of the forward pass beside its backward pass, region by region", graph.Order, nil},
+	{"cse", "make equal instructions one", graph.CSE, nil},
+	{"dce", "drop what no result or update needs", graph.DCE, nil},
 }
 
 // order lists what must come before what, and why.
@@ -49,6 +51,8 @@ var order = []struct{ Before, After, Why string }{
 	{"split", "cse", "equal reductions split alike, and their parts should be shared"},
 	{"autodiff", "order", "it is the backward pass that regions are put beside"},
 	{"split", "order", "what it cuts takes the places of the whole"},
+	{"simplify", "halve", "weights are told by the steps to them"},
+	{"halve", "order", "what it cuts takes the places of the whole"},
 	{"order", "cse", "regions that share an instruction would wait for each other"},
 	{"cse", "dce", "what cse replaces is left without a reader"},
 	{"dce", "lower", "lowering counts uses to decide what is stored"},
@@ -72,6 +76,8 @@ func init() {
 type Backend interface {
 	kernel.Backend
 	Rates() kern.Rates
+	// Halves is whether products of few rows gain by being cut in two (graph.Halve).
+	Halves() bool
 }
 
 // Options say how to compile.
@@ -107,8 +113,10 @@ func Graph(f *ir.Func, o Options) error {
 		return err
 	}
 	for _, p := range Passes {
-		if err := p.Run(f); err != nil {
-			return err
+		if p.For == nil || o.Backend != nil && p.For(o.Backend) {
+			if err := p.Run(f); err != nil {
+				return err
+			}
 		}
 		if err := see(p.Name); err != nil {
 			return err

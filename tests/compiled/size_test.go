@@ -101,6 +101,16 @@ func TestLargeGraphsAgreeWithFloat64OnAnyNumberOfThreads(t *testing.T) {
 	agree(t, "large", large, func(string) float64 { return largeTolerance })
 }
 
+// halved has as many weights as graph.Halve wants, and what follows a product.
+var halved = []graphCase{{"linear", func(f *ir.Func) {
+	x := ops.Tanh(f.Input("x", ir.T(ir.F32, 3, 4096)))
+	f.Result("out", ops.Tanh(ops.MulConst(nn.Linear(nn.In(f), "l", x, 2048, 0.1), 1.0/64)))
+}}}
+
+func TestHalvedProductsAgreeWithFloat64OnAnyNumberOfThreads(t *testing.T) {
+	agree(t, "halved", halved, func(string) float64 { return largeTolerance })
+}
+
 // large16 are graphs whose products and attention are in 16 bits and big enough for
 // the matrix units of GPUs: in every form of operands, and the heads of 64 and 128
 // that the paper's models have.
