@@ -19,6 +19,7 @@ type Report struct {
 	Bytes      int    // size of the work arena
 	LowerBound int    // largest sum of sizes alive during one launch: no placement needs less
 	Order      string // the heuristic that won
+	Cheap      Cheap  // what is made again because it costs little
 	Again      Again  // what runs again, where a budget asks for that
 }
 
