@@ -195,6 +195,7 @@ func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool
 	case ir.RematBlocks:
 		sched.Remat(p, blocks)
 	}
+	sched.Delay(p)
 	r, err = sched.Place(p)
 	if budget := max(0, m.Budget-pm.StateBytes); err == nil && m.Budget > 0 && r.Bytes > budget {
 		if m.Remat == ir.RematAuto && cheap.Buffers == 0 {
