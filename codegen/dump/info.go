@@ -44,6 +44,9 @@ func (in *input) info(w io.Writer) error {
 		if r.Cheap.Buffers > 0 {
 			fmt.Fprintf(w, "%-20s %s\n", "", r.Cheap)
 		}
+		if r.Delayed > 0 {
+			fmt.Fprintf(w, "%-20s launches that run later than they could, so that less is alive: %d\n", "", r.Delayed)
+		}
 		if r.Again.Launches > 0 {
 			fmt.Fprintf(w, "%-20s in place of %d work bytes: %s\n", "", r.Again.Kept, r.Again)
 		}

@@ -195,7 +195,7 @@ func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool
 	case ir.RematBlocks:
 		sched.Remat(p, blocks)
 	}
-	sched.Delay(p)
+	delayed := sched.Delay(p)
 	r, err = sched.Place(p)
 	if budget := max(0, m.Budget-pm.StateBytes); err == nil && m.Budget > 0 && r.Bytes > budget {
 		if m.Remat == ir.RematAuto && cheap.Buffers == 0 {
@@ -203,7 +203,7 @@ func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool
 		}
 		r, err = sched.Fit(p, blocks, budget, rates)
 	}
-	r.Cheap = cheap
+	r.Cheap, r.Delayed = cheap, delayed
 	return r, err
 }
 

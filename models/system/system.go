@@ -117,7 +117,7 @@ func SetBudget(modules []*ir.Module, amounts string) error {
 		}
 		err := setAll(of, part, ir.ParseBudget, func(m *ir.Module, n int) error {
 			if m.Remat == ir.RematBlocks {
-				return fmt.Errorf("%s: a budget chooses by itself what to compute again; give -remat auto, cheap or off in place of %s", m.Name, m.Remat)
+				return fmt.Errorf("%s: a budget chooses by itself what to compute again; give -remat auto in place of %s", m.Name, m.Remat)
 			}
 			m.Budget = n
 			return nil
