@@ -11,23 +11,26 @@ import (
 // again instead of keeping them.
 type Remat string
 
-// The ways: none; everything inside resblocks, from what enters them (section
-// 2.4 of the paper). A function without a resblock has its other regions for
-// them.
+// The ways: what costs little for the memory that it saves, which is the default;
+// what costs little, whatever it saves; nothing; everything inside resblocks, from
+// what enters them (section 2.4 of the paper). A function without a resblock has
+// its other regions for them.
 const (
-	NoRemat     Remat = ""
+	RematAuto   Remat = ""
+	RematCheap  Remat = "cheap"
+	RematOff    Remat = "off"
 	RematBlocks Remat = "blocks"
 )
 
-// ParseRemat reads off or blocks.
+// ParseRemat reads auto, cheap, off or blocks.
 func ParseRemat(s string) (Remat, error) {
-	switch s {
-	case "off":
-		return NoRemat, nil
-	case string(RematBlocks):
-		return RematBlocks, nil
+	switch r := Remat(s); r {
+	case "auto":
+		return RematAuto, nil
+	case RematCheap, RematOff, RematBlocks:
+		return r, nil
 	}
-	return NoRemat, fmt.Errorf("unknown recomputation %q; one of off, blocks", s)
+	return RematAuto, fmt.Errorf("unknown recomputation %q; one of auto, cheap, off, blocks", s)
 }
 
 // Bytes is an amount of memory. Its text is never less than the amount, so that a

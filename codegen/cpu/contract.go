@@ -613,7 +613,7 @@ func (Backend) Copied(k *kern.Kernel, i int) int {
 }
 
 // WantsPack reports whether it pays to pack the right operand of k once, by a
-// kernel of its own: up to two blocks of rows pack it as they go, and so do
+// kernel of its own: up to two blocks of rows (128 each) pack it as they go, and so do
 // products for which that is a mere copy.
 func WantsPack(k *kern.Kernel) bool {
 	if k.Template != nil || k.Packed || k.FindContract() == nil {
@@ -624,7 +624,7 @@ func WantsPack(k *kern.Kernel) bool {
 }
 
 func (r *roles) wantsPack(g *Gemm) bool {
-	return r.right == r.contract.Args[1] && points(r.m) > 2*112 && g.direct(false).form == packedForm && !g.byColumns()
+	return r.right == r.contract.Args[1] && points(r.m) > 256 && g.direct(false).form == packedForm && !g.byColumns()
 }
 
 // PackKernel is the pack_b kernel for k, for which WantsPack holds: it writes

@@ -41,6 +41,12 @@ func (in *input) info(w io.Writer) error {
 	s, err := pipeline.Compile(in.name, ms, pipeline.Options{Backend: in.target(), Placed: func(m *ir.Module, p *plan.Program, r sched.Report) {
 		f := m.Func(p.Name)
 		fmt.Fprintf(w, "%-20s %12d %12d %10d %14d %14.1f\n", m.Name+"."+p.Name, before[f], len(f.Body), len(p.Launches), p.WorkBytes, float64(p.FLOPs)/1e6)
+		if r.Cheap.Buffers > 0 {
+			fmt.Fprintf(w, "%-20s %s\n", "", r.Cheap)
+		}
+		if r.Delayed > 0 {
+			fmt.Fprintf(w, "%-20s launches that run later than they could, so that less is alive: %d\n", "", r.Delayed)
+		}
 		if r.Again.Launches > 0 {
 			fmt.Fprintf(w, "%-20s in place of %d work bytes: %s\n", "", r.Again.Kept, r.Again)
 		}

@@ -152,10 +152,11 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 			return nil, err
 		}
 		for i, p := range pm.Programs {
-			report, err := place(m, pm, p, blocks(m.Funcs[i]), o.Backend.Rates())
+			report, err := place(m, pm, p, blocks(m.Funcs[i]), o.Backend)
 			if err != nil {
 				return nil, fmt.Errorf("%s.%s: %w", m.Name, p.Name, err)
 			}
+			lib.Adopt(p)
 			if o.Placed != nil {
 				o.Placed(m, p, report)
 			}
@@ -181,16 +182,37 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 	return sys, nil
 }
 
+// cheapWorth is by how many times as large a share the work memory must become
+// less as a step's estimated time becomes more, for what is cheap to be made again
+// without being asked for.
+const cheapWorth = 30
+
 // place gives p's buffers their places, after changing what its backward pass
 // keeps as m asks.
-func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool, rates kern.Rates) (sched.Report, error) {
-	if m.Budget > 0 {
-		return sched.Fit(p, blocks, max(0, m.Budget-pm.StateBytes), rates)
+func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool, be Backend) (r sched.Report, err error) {
+	rates := be.Rates()
+	var cheap sched.Cheap
+	makeCheap := func(worth float64) {
+		cheap = sched.MakeCheap(p, rates, worth, func(k *kern.Kernel, out int) (*kern.Kernel, []int) { return kernel.Remake(k, out, be) })
 	}
-	if m.Remat == ir.RematBlocks {
+	switch m.Remat {
+	case ir.RematAuto:
+		makeCheap(cheapWorth)
+	case ir.RematCheap:
+		makeCheap(0)
+	case ir.RematBlocks:
 		sched.Remat(p, blocks)
 	}
-	return sched.Place(p)
+	delayed := sched.Delay(p)
+	r, err = sched.Place(p)
+	if budget := max(0, m.Budget-pm.StateBytes); err == nil && m.Budget > 0 && r.Bytes > budget {
+		if m.Remat == ir.RematAuto && cheap.Buffers == 0 {
+			makeCheap(0) // costs less than launches that run again
+		}
+		r, err = sched.Fit(p, blocks, budget, rates)
+	}
+	r.Cheap, r.Delayed = cheap, delayed
+	return r, err
 }
 
 // excess is the model that most exceeds its budget, if any does.

@@ -23,14 +23,15 @@ func TestSystemsArePlacedWithinFivePercent(t *testing.T) {
 		remat  ir.Remat
 		budget string
 	}{
-		{"demo", ir.NoRemat, ""},
+		{"demo", ir.RematOff, ""},
+		{"demo", ir.RematCheap, ""},
 		{"demo", ir.RematBlocks, ""},
-		{"demo", ir.NoRemat, "64MiB"},
-		{"deep", ir.NoRemat, ""},
-		{"peers", ir.NoRemat, ""},
-		{"emoji", ir.NoRemat, ""},
+		{"demo", ir.RematAuto, "64MiB"},
+		{"deep", ir.RematAuto, ""},
+		{"peers", ir.RematAuto, ""},
+		{"emoji", ir.RematAuto, ""},
 		{"emoji", ir.RematBlocks, ""},
-		{"paper", ir.NoRemat, ""},
+		{"paper", ir.RematAuto, ""},
 	} {
 		t.Run(strings.TrimSpace(fmt.Sprintf("%s %s %s", c.system, c.remat, c.budget)), func(t *testing.T) {
 			t.Parallel()

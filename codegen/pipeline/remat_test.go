@@ -68,17 +68,18 @@ func train(m *plan.Model) *plan.Program {
 }
 
 // A plan that computes again gives, evaluated in float64, the very numbers of
-// one that keeps, in less memory: whole blocks, and what a budget halfway to the
-// least asks for.
+// one that keeps, in less memory: what is cheap, whole blocks, and what a budget
+// halfway between these asks for.
 func TestRematKeepsWhatIsComputed(t *testing.T) {
-	kept := compiled(t, func(int, *ir.Module) {})
+	kept := compiled(t, func(_ int, m *ir.Module) { m.Remat = ir.RematOff })
+	cheap := compiled(t, func(_ int, m *ir.Module) { m.Remat = ir.RematCheap })
 	blocks := compiled(t, func(_ int, m *ir.Module) { m.Remat = ir.RematBlocks })
 	budget := compiled(t, func(i int, m *ir.Module) {
-		m.Budget = kept[i].StateBytes + (train(kept[i]).WorkBytes+train(blocks[i]).WorkBytes)/2
+		m.Budget = kept[i].StateBytes + (train(cheap[i]).WorkBytes+train(blocks[i]).WorkBytes)/2
 	})
 	for i, m := range kept {
 		want := trained(t, m, train(m), uint64(i))
-		for way, other := range map[string]*plan.Model{"blocks": blocks[i], "budget": budget[i]} {
+		for way, other := range map[string]*plan.Model{"cheap": cheap[i], "blocks": blocks[i], "budget": budget[i]} {
 			p := train(other)
 			if p.WorkBytes >= train(m).WorkBytes {
 				t.Errorf("%s, %s: %d bytes of work memory, %d without recomputation", m.Name, way, p.WorkBytes, train(m).WorkBytes)

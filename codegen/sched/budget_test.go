@@ -129,7 +129,7 @@ func TestTallyIsTheProgram(t *testing.T) {
 				choice[x] = rng.IntN(2) == 0
 			}
 			got := y.measure(choice, 0)
-			q := f.again(y.set(func(x int) bool { return choice[x] }))
+			q := f.again(f.launches(y.set(func(x int) bool { return choice[x] })))
 			peak, time := liveAndTime(q)
 			if got.peak != peak || got.cost != time-before {
 				t.Fatalf("peak %d and %d ns more, want %d and %d", got.peak, got.cost, peak, time-before)
@@ -157,7 +157,7 @@ func TestSearchAgainstEverySubset(t *testing.T) {
 		best := map[int]int64{} // cost by peak
 		_, before := liveAndTime(p)
 		for c := range 1 << y.n {
-			peak, time := liveAndTime(f.again(y.set(func(x int) bool { return c>>x&1 == 1 })))
+			peak, time := liveAndTime(f.again(f.launches(y.set(func(x int) bool { return c>>x&1 == 1 }))))
 			if old, ok := best[peak]; !ok || time-before < old {
 				best[peak] = time - before
 			}

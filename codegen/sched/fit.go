@@ -49,7 +49,7 @@ func Fit(p *plan.Program, blocks map[string]bool, budget int, rates kern.Rates) 
 	s.run(s.choose(f.inside(blocks)))
 	points := thin(s.points)
 	place := func(x point) (*plan.Program, Report, error) {
-		q := f.again(s.set(x.choice))
+		q := f.again(f.launches(s.set(x.choice)))
 		r, err := Place(q)
 		return q, r, err
 	}

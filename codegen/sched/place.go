@@ -19,6 +19,8 @@ type Report struct {
 	Bytes      int    // size of the work arena
 	LowerBound int    // largest sum of sizes alive during one launch: no placement needs less
 	Order      string // the heuristic that won
+	Cheap      Cheap  // what is made again because it costs little
+	Delayed    int    // launches that run later than the graph says, so that less is alive
 	Again      Again  // what runs again, where a budget asks for that
 }
 

@@ -19,7 +19,7 @@ import (
 func Remat(p *plan.Program, blocks map[string]bool) {
 	f := readForward(p)
 	if set := f.inside(blocks); len(set) > 0 {
-		*p = *f.again(set)
+		*p = *f.again(f.launches(set))
 	}
 }
 
@@ -136,14 +136,25 @@ func (f *forward) inside(blocks map[string]bool) map[*plan.Buffer]bool {
 	return set
 }
 
-// again is the program that makes the buffers of set again where its backward
-// pass needs them, each when it is first needed. It shares its other buffers
-// with p, and has set First and Last of all.
-func (f *forward) again(set map[*plan.Buffer]bool) *plan.Program {
+// launches are those that write the buffers of set.
+func (f *forward) launches(set map[*plan.Buffer]bool) map[*plan.Buffer]plan.Launch {
+	by := map[*plan.Buffer]plan.Launch{}
+	for b, in := range set {
+		if in {
+			by[b] = f.p.Launches[f.writes[b][0]]
+		}
+	}
+	return by
+}
+
+// again is the program that makes buffers again where its backward pass needs
+// them, each when it is first needed and by the launch it has in by. It shares its
+// other buffers with p, and has set First and Last of all.
+func (f *forward) again(by map[*plan.Buffer]plan.Launch) *plan.Program {
 	q := *f.p
 	q.Buffers = slices.Clone(f.p.Buffers)
 	q.Launches = slices.Clone(f.p.Launches[:f.end])
-	r := repeater{f, set, &q, map[*plan.Buffer]*plan.Buffer{}}
+	r := repeater{by, &q, map[*plan.Buffer]*plan.Buffer{}}
 	for _, l := range f.p.Launches[f.end:] {
 		l.Args = r.args(l)
 		q.Launches = append(q.Launches, l)
@@ -153,19 +164,18 @@ func (f *forward) again(set map[*plan.Buffer]bool) *plan.Program {
 }
 
 type repeater struct {
-	*forward
-	set    map[*plan.Buffer]bool
+	by     map[*plan.Buffer]plan.Launch
 	q      *plan.Program
 	copies map[*plan.Buffer]*plan.Buffer // made again
 }
 
-// args makes what l reads, where that is in the set, and lists l's arguments.
+// args makes what l reads again, where by says so, and lists l's arguments.
 func (r *repeater) args(l plan.Launch) []*plan.Buffer {
 	args := slices.Clone(l.Args)
 	for a, b := range args {
-		if l.Kernel.Bufs[a].Mode == kern.In && r.set[b] {
+		if m, ok := r.by[b]; ok && l.Kernel.Bufs[a].Mode == kern.In {
 			if r.copies[b] == nil {
-				r.launch(r.p.Launches[r.writes[b][0]])
+				r.launch(m)
 			}
 			args[a] = r.copies[b]
 		}
@@ -173,7 +183,7 @@ func (r *repeater) args(l plan.Launch) []*plan.Buffer {
 	return args
 }
 
-// launch launches l once more. Of its results those in the set are kept.
+// launch launches l once more. Of its results those that are in by are kept.
 func (r *repeater) launch(l plan.Launch) {
 	args := r.args(l)
 	made := map[*plan.Buffer]*plan.Buffer{}
@@ -186,7 +196,7 @@ func (r *repeater) launch(l plan.Launch) {
 			c.ID, c.Name = len(r.q.Buffers), "recomputed "+x.Name
 			made[x] = &c
 			r.q.Buffers = append(r.q.Buffers, &c)
-			if r.set[x] {
+			if _, ok := r.by[x]; ok {
 				r.copies[x] = &c
 			}
 		}

@@ -116,8 +116,8 @@ func SetBudget(modules []*ir.Module, amounts string) error {
 			of = modules[i : i+1]
 		}
 		err := setAll(of, part, ir.ParseBudget, func(m *ir.Module, n int) error {
-			if m.Remat != ir.NoRemat {
-				return fmt.Errorf("%s: a budget chooses by itself what to compute again; give -remat off in place of %s", m.Name, m.Remat)
+			if m.Remat == ir.RematBlocks {
+				return fmt.Errorf("%s: a budget chooses by itself what to compute again; give -remat auto in place of %s", m.Name, m.Remat)
 			}
 			m.Budget = n
 			return nil

@@ -74,7 +74,7 @@ func TestBudgetsAreForAllOrByModel(t *testing.T) {
 		err    string
 	}{
 		{"", [3]int{7, 0, 0}, ""},
-		{"1KiB", [3]int{}, "give -remat off in place of blocks"},
+		{"1KiB", [3]int{}, "give -remat auto in place of blocks"},
 		{"prior=1KiB", [3]int{1024, 0, 0}, ""},
 		{"prior=1KiB,clip=2KiB", [3]int{1024, 2048, 0}, ""},
 		{"other=1KiB", [3]int{}, `-budget: there is no model "other"; one of prior, clip, deep`},

@@ -9,16 +9,21 @@ import (
 	"github.com/gouache-ml/gouache/ir"
 )
 
-// Recomputation changes no bit of training, and takes less memory: that of
-// blocks, and what a budget halfway to it asks for.
+// Recomputation changes no bit of training, and takes less memory: of what is
+// cheap, of blocks, and what a budget halfway between these asks for.
 func TestRecomputingHasTheSameBits(t *testing.T) {
-	kept, blocks, budget := models(t), models(t), models(t)
+	kept, cheap, blocks, budget := models(t), models(t), models(t), models(t)
+	for i, m := range cheap {
+		kept[i].Remat = ir.RematOff
+		m.Name += "_cheap"
+		m.Remat = ir.RematCheap
+	}
 	for _, m := range blocks {
 		m.Name += "_blocks"
 		m.Remat = ir.RematBlocks
 	}
 	b := NewBatch("remat")
-	if err := b.Add(false, append(slices.Clone(kept), blocks...)...); err != nil {
+	if err := b.Add(false, slices.Concat(kept, cheap, blocks)...); err != nil {
 		t.Fatal(err)
 	}
 	state, work := map[string]int{}, map[string]int{}
@@ -29,7 +34,7 @@ func TestRecomputingHasTheSameBits(t *testing.T) {
 	}
 	sizes()
 	for _, m := range budget {
-		m.Budget = state[m.Name] + (work[m.Name]+work[m.Name+"_blocks"])/2
+		m.Budget = state[m.Name] + (work[m.Name+"_cheap"]+work[m.Name+"_blocks"])/2
 		m.Name += "_budget"
 	}
 	if err := b.Add(false, budget...); err != nil {
@@ -48,7 +53,7 @@ func TestRecomputingHasTheSameBits(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := train(t, y, 1, 4)
-			for _, again := range []*ir.Module{blocks[i], budget[i]} {
+			for _, again := range []*ir.Module{cheap[i], blocks[i], budget[i]} {
 				if target == Targets()[0] {
 					t.Logf("%s: %d bytes of work memory, %s: %d", m.Name, work[m.Name], again.Name, work[again.Name])
 					if work[again.Name] >= work[m.Name] {
