@@ -9,7 +9,9 @@ import (
 // takes as long as reading them once, so it reads them as memory gives them
 // fastest: a few rows of weights side by side, as far along as the chunks go that a
 // worker has taken together. What is summed of the result meanwhile stays in the L1
-// cache.
+// cache, or in the L2 where weights come from memory: there only the length of the
+// run counts. Package graph halves the sums of such products (Halve), for two
+// workers that then read whole rows.
 
 const (
 	thinRows    = 16
