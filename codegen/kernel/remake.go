@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -46,6 +47,7 @@ type remake struct {
 	out    int
 	store  *kern.Node                        // of out, or nil
 	leaf   map[*kern.Node]*kern.Node         // what is stored besides, and its store
+	shift  map[*kern.Node]*kern.Var          // where another loop stores it: the variable of its own
 	list   map[*kern.Node]*kern.Node         // the loop a node stands in, nil outside any
 	vary   map[*kern.Node]map[*kern.Var]bool // the variables a node depends on
 	reads  map[*kern.Node]int                // how often it is read
@@ -53,7 +55,7 @@ type remake struct {
 }
 
 func newRemake(k *kern.Kernel, out int) *remake {
-	r := &remake{k: k, out: out, leaf: map[*kern.Node]*kern.Node{}, list: map[*kern.Node]*kern.Node{},
+	r := &remake{k: k, out: out, leaf: map[*kern.Node]*kern.Node{}, shift: map[*kern.Node]*kern.Var{}, list: map[*kern.Node]*kern.Node{},
 		vary: map[*kern.Node]map[*kern.Var]bool{}, reads: map[*kern.Node]int{}, needed: map[*kern.Node]bool{}}
 	stores := 0
 	var walk func(body []*kern.Node, in *kern.Node, around []*kern.Var)
@@ -99,10 +101,52 @@ func newRemake(k *kern.Kernel, out int) *remake {
 		}
 	}
 	walk(k.Body, nil, k.Dims)
+	r.repeats()
 	if stores != 1 || k.Bufs[out].Mode != kern.Out || !k.Bufs[out].DType.IsFloat() {
 		r.store = nil
 	}
 	return r
+}
+
+// repeats finds what a loop computes that another stores: of one sum of what is loaded,
+// which rounds by itself, the same number.
+func (r *remake) repeats() {
+	stored := map[string]*kern.Node{}
+	for x, s := range r.leaf {
+		if key := r.key(x); key != "" && (stored[key] == nil || s.Buf < stored[key].Buf) {
+			stored[key] = s
+		}
+	}
+	if len(stored) == 0 {
+		return
+	}
+	for n, in := range r.list {
+		if s := stored[r.key(n)]; s != nil && r.leaf[n] == nil && in.Vars[0].Extent == r.list[s].Vars[0].Extent {
+			r.leaf[n], r.shift[n] = s, in.Vars[0]
+		}
+	}
+}
+
+// key is equal for sums of two loads in different outermost loops that add the same
+// at the same iteration, and "" of all else.
+func (r *remake) key(n *kern.Node) string {
+	in := r.list[n]
+	if n.Prim != kern.Add || n.Type != ir.F32 || in == nil || r.list[in] != nil {
+		return ""
+	}
+	key := ""
+	for _, a := range n.Args {
+		if a.Prim != kern.Load || r.k.Bufs[a.Buf].Mode != kern.In || len(a.Guards) > 0 {
+			return ""
+		}
+		key += fmt.Sprint(a.Buf, " ", a.At.Coef(in.Vars[0]), " ", without(a.At, in.Vars[0]), " ")
+	}
+	return key
+}
+
+func without(ix kern.Index, v *kern.Var) kern.Index {
+	ix.Terms = slices.DeleteFunc(slices.Clone(ix.Terms), func(t kern.Term) bool { return t.Var == v })
+	return ix
 }
 
 // visit marks what n needs. It fails where that is more than arithmetic on what
@@ -213,7 +257,12 @@ func (r *remake) kernel() (*kern.Kernel, []int) {
 			c.Accs, c.Vars, c.Args = nil, nil, nil
 			switch s := r.leaf[n]; {
 			case s != nil:
-				c = kern.Node{Prim: kern.Load, Type: n.Type, Buf: buffer(s.Buf, kern.In), At: index(s.At)}
+				at := s.At
+				if v := r.shift[n]; v != nil {
+					other := r.list[s].Vars[0]
+					at = without(at, other).Add(kern.V(v).Scale(s.At.Coef(other)))
+				}
+				c = kern.Node{Prim: kern.Load, Type: n.Type, Buf: buffer(s.Buf, kern.In), At: index(at)}
 			case n.Prim == kern.Loop:
 				c.Vars = []*kern.Var{variable(n.Vars[0])}
 				c.Body = list(n.Body, times*n.Vars[0].Extent)

@@ -156,3 +156,45 @@ func TestRemakeGivesTheSameBitsOrNothing(t *testing.T) {
 		}
 	}
 }
+
+// A row that is normalised where it is made is made again from what is stored of it,
+// though another loop stores that, and not where a product is in it.
+func TestRemakeKnowsWhatAnotherLoopStores(t *testing.T) {
+	for _, product := range []bool{false, true} {
+		k := kern.NewBuilder("")
+		i := k.Dim(64)
+		x, p := k.Buf("x", ir.F32, 64*32, kern.In), k.Buf("p", ir.F32, 64*32, kern.In)
+		row, sum, out := k.Buf("row", ir.F32, 64*32, kern.Out), k.Buf("sum", ir.F32, 64, kern.Out), k.Buf("out", ir.F32, 64*32, kern.Out)
+		at := func(v *kern.Var) kern.Index { return kern.V(i).Scale(32).Add(kern.V(v)) }
+		made := func(v *kern.Var) *kern.Node {
+			y := k.Load(p, at(v))
+			if product {
+				y = k.Op(kern.Mul, y, y)
+			}
+			return k.Op(kern.Add, k.Load(x, at(v)), y)
+		}
+		s, err := k.For(32, []kern.Combine{kern.Sum}, func(v *kern.Var) ([]*kern.Node, error) {
+			y := made(v)
+			k.Store(row, at(v), y)
+			return []*kern.Node{y}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Store(sum, kern.V(i), s[0])
+		if _, err := k.For(32, nil, func(v *kern.Var) ([]*kern.Node, error) {
+			k.Store(out, at(v), k.Op(kern.Sub, made(v), s[0]))
+			return nil, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		again, args := Remake(k.Done(), out, cpu.Backend{})
+		want := []int{sum, row, out}
+		if product {
+			want = []int{sum, p, x, out}
+		}
+		if again == nil || !slices.Equal(args, want) {
+			t.Errorf("product %v: takes buffers %v, want %v", product, args, want)
+		}
+	}
+}
