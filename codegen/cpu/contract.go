@@ -475,7 +475,7 @@ func rowsTile(batches, m, n, depth int, packed bool) (rows, cols int) {
 			return rows, cols
 		}
 	}
-	if wide := cut(n, max(1, n/wideColumns)); packed && wide > cols && batches*ceilDiv(m, rows)*ceilDiv(n, wide) >= 12 {
+	if wide := cut(n, max(1, n/wideColumns)); (packed || m > 112) && wide > cols && batches*ceilDiv(m, rows)*ceilDiv(n, wide) >= 12 {
 		cols = wide
 	}
 	return rows, cols
