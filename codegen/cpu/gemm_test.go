@@ -520,11 +520,11 @@ func TestProductsReadInPlace(t *testing.T) {
 			{conv{16, 16, 16, 32, 16, 3, 3, 2, 1}, "pixels apart, one panel"},
 			{conv{2, 16, 16, 32, 64, 3, 3, 1, 1}, "blocks of some lines"},
 			{conv{12, 8, 8, 32, 48, 3, 3, 1, 1}, "blocks of several pictures"},
-			{conv{4, 8, 16, 64, 256, 3, 3, 1, 1}, "more results than have room together"},
+			{conv{2, 8, 8, 128, 256, 3, 3, 1, 1}, "more results than have room together"},
 		} {
 			add(c.filterGradient(), c.what)
 		}
-		for _, s := range [][3]int{{40, 32, 1024}, {24, 48, 2048}, {200, 128, 1024}, {6, 16, 1280}} {
+		for _, s := range [][3]int{{40, 32, 1024}, {24, 48, 2048}, {72, 128, 1024}, {6, 16, 1280}} {
 			add(simple(s[0], s[1], s[2], true, false), fmt.Sprint("two matrices ", s))
 		}
 		r.checkAll(t, &x)
