@@ -613,8 +613,8 @@ func (Backend) Copied(k *kern.Kernel, i int) int {
 }
 
 // WantsPack reports whether it pays to pack the right operand of k once, by a
-// kernel of its own: up to two blocks of rows (128 each) pack it as they go, and so do
-// products for which that is a mere copy.
+// kernel of its own. Products of up to 256 rows, at most three chunks high, pack it as they go, which costs them 5 to 8% (256 rows) and
+// saves the memory of a packed copy; so do products for which that is a mere copy.
 func WantsPack(k *kern.Kernel) bool {
 	if k.Template != nil || k.Packed || k.FindContract() == nil {
 		return false

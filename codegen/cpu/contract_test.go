@@ -197,8 +197,8 @@ func TestPackedOperandsGiveTheSameBits(t *testing.T) {
 		prologue    bool
 	}{{1, 130, 70, false, true, ir.F32, false}, {2, 90, 1100, true, false, ir.F32, false}, {2, 100, 65, true, true, ir.F16, false},
 		{1, 130, 70, false, true, ir.F32, true}, {2, 100, 65, true, true, ir.F16, true}} {
-		plain := matmulKernel(c.batch, 250, c.n, c.k, false, c.tb, c.shared, c.d)
-		packed := matmulKernel(c.batch, 250, c.n, c.k, false, c.tb, c.shared, c.d)
+		plain := matmulKernel(c.batch, 270, c.n, c.k, false, c.tb, c.shared, c.d)
+		packed := matmulKernel(c.batch, 270, c.n, c.k, false, c.tb, c.shared, c.d)
 		packed.Name = "packed"
 		from := []int{1}
 		if c.prologue {
@@ -207,7 +207,7 @@ func TestPackedOperandsGiveTheSameBits(t *testing.T) {
 			from = []int{1, 2}
 		}
 		if !WantsPack(packed) {
-			t.Fatal("a product of 250 rows is not packed")
+			t.Fatal("a product of 270 rows is not packed")
 		}
 		pack := PackKernel(packed, "pack")
 		packed.Packed = true
