@@ -136,30 +136,3 @@ func mirror(b *ir.Block, backward map[*ir.Block]*ir.Block) *ir.Block {
 	}
 	return m
 }
-
-// replace substitutes values everywhere in f.
-func replace(f *ir.Func, subst map[*ir.Value]*ir.Value) {
-	if len(subst) == 0 {
-		return
-	}
-	get := func(v *ir.Value) *ir.Value {
-		for {
-			w, ok := subst[v]
-			if !ok {
-				return v
-			}
-			v = w
-		}
-	}
-	for _, in := range f.Body {
-		for i, a := range in.Args {
-			in.Args[i] = get(a)
-		}
-	}
-	for i := range f.Results {
-		f.Results[i].Value = get(f.Results[i].Value)
-	}
-	for i := range f.Updates {
-		f.Updates[i].Value = get(f.Updates[i].Value)
-	}
-}

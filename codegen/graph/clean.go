@@ -15,11 +15,7 @@ func CSE(f *ir.Func) error {
 	subst := map[*ir.Value]*ir.Value{}
 	body := f.Body[:0:0]
 	for _, in := range f.Body {
-		for i, a := range in.Args {
-			if w := subst[a]; w != nil {
-				in.Args[i] = w
-			}
-		}
+		substitute(in, subst)
 		if al, ok := in.Op.(ops.Aliaser); ok && al.Aliases() {
 			body = append(body, in)
 			continue

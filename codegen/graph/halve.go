@@ -29,30 +29,16 @@ func Halve(f *ir.Func) error {
 	if bytes < halveAll {
 		return nil
 	}
-	old := f.Body
-	f.Body = nil
-	subst := map[*ir.Value]*ir.Value{}
-	for _, in := range old {
-		for i, a := range in.Args {
-			if w := subst[a]; w != nil {
-				in.Args[i] = w
-			}
-		}
+	rewrite(f, func(in *ir.Instr) []*ir.Value {
 		if !halved(in) {
-			f.Body = append(f.Body, in)
-			continue
+			return nil
 		}
-		f.At(in.Pos, func() {
-			f.InBlock(in.Block, func() {
-				x, w := in.Args[0], in.Args[1]
-				m, k, n := x.Type.Shape[0], x.Type.Shape[1], w.Type.Shape[1]
-				p := ops.MatMul(ops.Transpose(ops.Reshape(x, m, 2, k/2), 1, 0, 2), ops.Reshape(w, 2, k/2, n))
-				half := func(i int) *ir.Value { return ops.Reshape(ops.SliceAxis(p, 0, i, i+1), m, n) }
-				subst[in.Results[0]] = ops.Add(half(0), half(1))
-			})
-		})
-	}
-	replace(f, subst)
+		x, w := in.Args[0], in.Args[1]
+		m, k, n := x.Type.Shape[0], x.Type.Shape[1], w.Type.Shape[1]
+		p := ops.MatMul(ops.Transpose(ops.Reshape(x, m, 2, k/2), 1, 0, 2), ops.Reshape(w, 2, k/2, n))
+		half := func(i int) *ir.Value { return ops.Reshape(ops.SliceAxis(p, 0, i, i+1), m, n) }
+		return []*ir.Value{ops.Add(half(0), half(1))}
+	})
 	return f.Err()
 }
 

@@ -208,9 +208,6 @@ func stream(name string) int {
 // the precision. An operand that is a view of something is that view of it in 16
 // bits, so that queries, keys and values stay parts of one tensor.
 func narrowProducts(f *ir.Func) {
-	old := f.Body
-	f.Body = nil
-	subst := map[*ir.Value]*ir.Value{}
 	type typed struct {
 		v *ir.Value
 		d ir.DType
@@ -231,42 +228,32 @@ func narrowProducts(f *ir.Func) {
 		twin[typed{v, d}] = t
 		return t
 	}
-	for _, in := range old {
-		for i, a := range in.Args {
-			if w := subst[a]; w != nil {
-				in.Args[i] = w
-			}
-		}
+	rewrite(f, func(in *ir.Instr) (made []*ir.Value) {
 		d := productType(in, f.Module.Precision)
 		if !narrow(d) {
-			f.Body = append(f.Body, in)
-			continue
+			return nil
 		}
-		f.At(in.Pos, func() {
-			f.InBlock(in.Block, func() {
-				args := make([]*ir.Value, len(in.Args))
-				for i, a := range in.Args {
-					args[i] = a
-					if a.Type.DType.IsFloat() {
-						args[i] = narrowed(a, d)
-					}
-				}
-				op := in.Op
-				if m, ok := op.(ops.Multiplier); ok && f.Module.Precision.Multiply == ir.F16 && d == ir.F16 {
-					op = m.In(ir.F16)
-				}
-				for i, r := range f.Append(op, args...) {
-					if r.Type.DType != in.Results[i].Type.DType {
-						wide := ops.Cast(r, in.Results[i].Type.DType)
-						twin[typed{wide, d}] = r
-						r = wide
-					}
-					subst[in.Results[i]] = r
-				}
-			})
-		})
-	}
-	replace(f, subst)
+		args := make([]*ir.Value, len(in.Args))
+		for i, a := range in.Args {
+			args[i] = a
+			if a.Type.DType.IsFloat() {
+				args[i] = narrowed(a, d)
+			}
+		}
+		op := in.Op
+		if m, ok := op.(ops.Multiplier); ok && f.Module.Precision.Multiply == ir.F16 && d == ir.F16 {
+			op = m.In(ir.F16)
+		}
+		for i, r := range f.Append(op, args...) {
+			if r.Type.DType != in.Results[i].Type.DType {
+				wide := ops.Cast(r, in.Results[i].Type.DType)
+				twin[typed{wide, d}] = r
+				r = wide
+			}
+			made = append(made, r)
+		}
+		return made
+	})
 }
 
 // productType is the type that the operands and results of in get, if it is a

@@ -13,11 +13,7 @@ import (
 func Simplify(f *ir.Func) error {
 	subst := map[*ir.Value]*ir.Value{}
 	for _, in := range f.Body {
-		for i, a := range in.Args {
-			if w := subst[a]; w != nil {
-				in.Args[i] = w
-			}
-		}
+		substitute(in, subst)
 		op, ok := in.Op.(ops.Simplifier)
 		if !ok {
 			continue

@@ -20,52 +20,36 @@ const (
 // The parts depend on sizes alone. A reduction over axes of extent 1 becomes a
 // reshape: lowering takes every reduction for a loop.
 func Split(f *ir.Func) error {
-	old := f.Body
-	f.Body = nil
-	subst := map[*ir.Value]*ir.Value{}
-	for _, in := range old {
-		for i, a := range in.Args {
-			if w := subst[a]; w != nil {
-				in.Args[i] = w
-			}
-		}
+	rewrite(f, func(in *ir.Instr) []*ir.Value {
 		r, ok := in.Op.(ops.Reducer)
 		if !ok {
-			f.Body = append(f.Body, in)
-			continue
+			return nil
 		}
-		if x, y := in.Args[0], in.Results[0]; x.Type.Len() == y.Type.Len() {
-			f.At(in.Pos, func() { f.InBlock(in.Block, func() { subst[y] = ops.Reshape(x, y.Type.Shape...) }) })
-			continue
+		x, want := in.Args[0], in.Results[0].Type
+		if x.Type.Len() == want.Len() {
+			return []*ir.Value{ops.Reshape(x, want.Shape...)}
 		}
 		combine, axes := r.Reduction()
-		pre, parts, rest := cut(in.Args[0].Type.Shape, axes)
+		shape := x.Type.Shape
+		pre, parts, rest := cut(shape, axes)
 		if parts == 0 {
-			f.Body = append(f.Body, in)
-			continue
+			return nil
 		}
-		f.At(in.Pos, func() {
-			f.InBlock(in.Block, func() {
-				reduce := ops.SumKeep
-				if combine == kern.MaxOf {
-					reduce = ops.ReduceMaxKeep
-				}
-				x := in.Args[0]
-				shape := x.Type.Shape
-				run := rest[0]
-				split := append(append(append([]int(nil), shape[:pre]...), parts, run/parts), shape[pre+rest[1]:]...)
-				var first []int
-				for d := pre + 1; d < len(split); d++ {
-					if d == pre+1 || contains(axes, d-2+rest[1]) {
-						first = append(first, d)
-					}
-				}
-				y := reduce(reduce(ops.Reshape(x, split...), first...), pre)
-				subst[in.Results[0]] = ops.Reshape(y, in.Results[0].Type.Shape...)
-			})
-		})
-	}
-	replace(f, subst)
+		reduce := ops.SumKeep
+		if combine == kern.MaxOf {
+			reduce = ops.ReduceMaxKeep
+		}
+		run := rest[0]
+		split := append(append(append([]int(nil), shape[:pre]...), parts, run/parts), shape[pre+rest[1]:]...)
+		var first []int
+		for d := pre + 1; d < len(split); d++ {
+			if d == pre+1 || contains(axes, d-2+rest[1]) {
+				first = append(first, d)
+			}
+		}
+		y := reduce(reduce(ops.Reshape(x, split...), first...), pre)
+		return []*ir.Value{ops.Reshape(y, want.Shape...)}
+	})
 	return f.Err()
 }
 
