@@ -88,18 +88,22 @@ func TestAttentionAgreesWithTheEvaluator(t *testing.T) {
 	check(t, ss)
 }
 
-// spread moves the rows of k's operands apart in larger buffers, and the
-// elements of delta; what lies between them must stay as it is.
+// spread moves the rows of k's operands apart in larger buffers, those of a cache of
+// values less far than those of keys, and the elements of delta; what lies between
+// them must stay as it is.
 func spread(k *kern.Kernel, fill func(b, i int, r *rand.Rand) float64) sample {
 	k.Name += "_spread"
 	for i := range k.Bufs {
 		if k.Bufs[i].DType == ir.I32 {
 			continue
 		}
-		v := &k.Template.Views[i]
+		v, by := &k.Template.Views[i], 3
+		if k.Template.Name == "attention_decode" && i == 2 {
+			by = 2
+		}
 		for d := range v.Strides {
 			if d+1 < len(v.Strides) || k.Bufs[i].Name == "delta" {
-				v.Strides[d] *= 3
+				v.Strides[d] *= by
 			}
 		}
 		v.Offset = 5

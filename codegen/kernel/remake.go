@@ -48,20 +48,20 @@ type remake struct {
 	store  *kern.Node                        // of out, or nil
 	leaf   map[*kern.Node]*kern.Node         // what is stored besides, and its store
 	shift  map[*kern.Node]*kern.Var          // where another loop stores it: the variable of its own
-	list   map[*kern.Node]*kern.Node         // the loop a node stands in, nil outside any
+	loop   map[*kern.Node]*kern.Node         // that a node stands in, nil outside any
 	vary   map[*kern.Node]map[*kern.Var]bool // the variables a node depends on
 	reads  map[*kern.Node]int                // how often it is read
 	needed map[*kern.Node]bool
 }
 
 func newRemake(k *kern.Kernel, out int) *remake {
-	r := &remake{k: k, out: out, leaf: map[*kern.Node]*kern.Node{}, shift: map[*kern.Node]*kern.Var{}, list: map[*kern.Node]*kern.Node{},
+	r := &remake{k: k, out: out, leaf: map[*kern.Node]*kern.Node{}, shift: map[*kern.Node]*kern.Var{}, loop: map[*kern.Node]*kern.Node{},
 		vary: map[*kern.Node]map[*kern.Var]bool{}, reads: map[*kern.Node]int{}, needed: map[*kern.Node]bool{}}
 	stores := 0
 	var walk func(body []*kern.Node, in *kern.Node, around []*kern.Var)
 	walk = func(body []*kern.Node, in *kern.Node, around []*kern.Var) {
 		for _, n := range body {
-			r.list[n] = in
+			r.loop[n] = in
 			walk(n.Body, n, append(slices.Clone(around), n.Vars...))
 			n.EachRead(func(a *kern.Node) { r.reads[a]++ })
 			v := map[*kern.Var]bool{}
@@ -95,7 +95,7 @@ func newRemake(k *kern.Kernel, out int) *remake {
 				r.store = n
 				stores++
 			case b.Mode == kern.Out && b.DType == ir.F32 && x.Type == ir.F32 && x.Prim != kern.Load && x.Prim != kern.Const &&
-				len(n.At.Ind) == 0 && r.list[x] == in && maps.Equal(v, r.vary[x]):
+				len(n.At.Ind) == 0 && r.loop[x] == in && maps.Equal(v, r.vary[x]):
 				r.leaf[x] = n
 			}
 		}
@@ -120,8 +120,8 @@ func (r *remake) repeats() {
 	if len(stored) == 0 {
 		return
 	}
-	for n, in := range r.list {
-		if s := stored[r.key(n)]; s != nil && r.leaf[n] == nil && in.Vars[0].Extent == r.list[s].Vars[0].Extent {
+	for n, in := range r.loop {
+		if s := stored[r.key(n)]; s != nil && r.leaf[n] == nil && in.Vars[0].Extent == r.loop[s].Vars[0].Extent {
 			r.leaf[n], r.shift[n] = s, in.Vars[0]
 		}
 	}
@@ -130,8 +130,8 @@ func (r *remake) repeats() {
 // key is equal for sums of two loads in different outermost loops that add the same
 // at the same iteration, and "" of all else.
 func (r *remake) key(n *kern.Node) string {
-	in := r.list[n]
-	if n.Prim != kern.Add || n.Type != ir.F32 || in == nil || r.list[in] != nil {
+	in := r.loop[n]
+	if n.Prim != kern.Add || n.Type != ir.F32 || in == nil || r.loop[in] != nil {
 		return ""
 	}
 	key := ""
@@ -156,7 +156,7 @@ func (r *remake) visit(n *kern.Node) bool {
 		return true
 	}
 	r.needed[n] = true
-	for in := r.list[n]; in != nil; in = r.list[in] {
+	for in := r.loop[n]; in != nil; in = r.loop[in] {
 		r.needed[in] = true
 	}
 	if r.leaf[n] != nil {
@@ -191,7 +191,7 @@ func (r *remake) same() bool {
 		switch n.Prim {
 		case kern.Add, kern.Sub:
 			for _, a := range n.Args {
-				together := a.Prim == kern.Mul && r.list[a] == r.list[n] || a.Prim == kern.Exp || a.Prim == kern.Sqrt
+				together := a.Prim == kern.Mul && r.loop[a] == r.loop[n] || a.Prim == kern.Exp || a.Prim == kern.Sqrt
 				if r.leaf[a] == nil && together && !(alone(a) && maps.Equal(r.vary[a], r.vary[n])) {
 					return false
 				}
@@ -259,7 +259,7 @@ func (r *remake) kernel() (*kern.Kernel, []int) {
 			case s != nil:
 				at := s.At
 				if v := r.shift[n]; v != nil {
-					other := r.list[s].Vars[0]
+					other := r.loop[s].Vars[0]
 					at = without(at, other).Add(kern.V(v).Scale(s.At.Coef(other)))
 				}
 				c = kern.Node{Prim: kern.Load, Type: n.Type, Buf: buffer(s.Buf, kern.In), At: index(at)}

@@ -121,20 +121,3 @@ func (f *forward) remakes(remake func(k *kern.Kernel, out int) (*kern.Kernel, []
 	}
 	return by
 }
-
-// peak is the largest sum of sizes alive in one launch.
-func peak(p *plan.Program) int {
-	delta := make([]int, len(p.Launches)+2)
-	for _, b := range p.Buffers {
-		if b.Arena == plan.Work && b.Last >= b.First {
-			delta[max(b.First, 0)] += bytesOf(b)
-			delta[b.Last+1] -= bytesOf(b)
-		}
-	}
-	most, alive := 0, 0
-	for _, d := range delta {
-		alive += d
-		most = max(most, alive)
-	}
-	return most
-}

@@ -34,13 +34,11 @@ const minDelay = 1000
 // is, which is then before it. It is -1 where none does.
 func bestDelay(p *plan.Program) (at, to int) {
 	n := len(p.Launches)
-	alive, across := make([]int, n), make([]int, n+1) // in a launch; both before and in it
+	alive := live(p)
+	across := append(slices.Clone(alive), 0) // alive in a launch and before it
 	for _, b := range p.Buffers {
-		for i := max(b.First, 0); b.Arena == plan.Work && i <= min(b.Last, n-1); i++ {
-			alive[i] += bytesOf(b)
-			if i > b.First {
-				across[i] += bytesOf(b)
-			}
+		if b.Arena == plan.Work && b.First >= 0 && b.First < n && b.Last >= b.First {
+			across[b.First] -= bytesOf(b)
 		}
 	}
 	before, after := make([]int, n+1), make([]int, n+1) // most alive in launches before i, and from i on

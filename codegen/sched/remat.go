@@ -231,3 +231,21 @@ func lifetimes(p *plan.Program) {
 		o.Buffer.Last = n
 	}
 }
+
+// live are the bytes of work buffers alive in each launch, by First and Last.
+func live(p *plan.Program) []int {
+	delta := make([]int, len(p.Launches)+1)
+	for _, b := range p.Buffers {
+		if first, last := max(b.First, 0), min(b.Last, len(p.Launches)-1); b.Arena == plan.Work && last >= first {
+			delta[first] += bytesOf(b)
+			delta[last+1] -= bytesOf(b)
+		}
+	}
+	for i := 1; i < len(delta); i++ {
+		delta[i] += delta[i-1]
+	}
+	return delta[:len(p.Launches)]
+}
+
+// peak is the most of them.
+func peak(p *plan.Program) int { return slices.Max(append(live(p), 0)) }
