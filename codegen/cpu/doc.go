@@ -9,10 +9,13 @@
 //   - products (contract.go): a kernel with a Contract becomes a Gemm, the
 //     packed and blocked matrix product of gemm.go, with the rest of its body
 //     as the epilogue; operand.go reads operands that are no matrices, such as
-//     the patches of a picture, and micro.go holds the register tiles; direct.go
-//     reads operands in place where packing would cost more than it saves;
+//     the patches of a picture, and micro.go holds the register tiles; direct*.go
+//     read operands in place where packing would cost more than it saves, with
+//     the pictures of picture.go and the tiles of tile.go, and thin.go has products
+//     of few rows;
 //   - pack_b (pack.go): the copy of a right operand that many chunks share;
-//   - attention (attention.go): block-sparse attention and its gradients;
+//   - attention (attention*.go): block-sparse attention and its gradients, and
+//     the attention of one more position;
 //   - householder (householder.go): columns of a matrix made orthonormal.
 //
 // TileFor, WantsPack and PackKernel tell the passes before this one how
