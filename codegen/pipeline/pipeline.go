@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"github.com/gouache-ml/gouache/codegen/graph"
 	"github.com/gouache-ml/gouache/codegen/kernel"
@@ -188,14 +189,34 @@ func Compile(name string, modules []*ir.Module, o Options) (*plan.System, error)
 const cheapWorth = 30
 
 // place gives p's buffers their places, after changing what its backward pass
-// keeps as m asks.
-func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool, be Backend) (r sched.Report, err error) {
+// keeps as m asks. Where it gets no budget small enough with what is cheap made
+// again, launches that run again may alone.
+func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool, be Backend) (sched.Report, error) {
+	whole := *p
+	budget := max(0, m.Budget-pm.StateBytes)
+	try := func(way ir.Remat) (sched.Report, error) {
+		*p = whole
+		p.Launches = slices.Clone(whole.Launches)
+		return placeBy(way, m.Budget > 0, budget, p, blocks, be)
+	}
+	r, err := try(m.Remat)
+	if err != nil || m.Budget == 0 || r.Bytes <= budget || m.Remat != ir.RematAuto || r.Cheap.Buffers == 0 {
+		return r, err
+	}
+	if plain, err := try(ir.RematOff); err != nil || plain.Bytes < r.Bytes {
+		return plain, err
+	}
+	return try(m.Remat)
+}
+
+// placeBy places p in one way, if limited in a work arena of budget bytes if that can be.
+func placeBy(way ir.Remat, limited bool, budget int, p *plan.Program, blocks map[string]bool, be Backend) (r sched.Report, err error) {
 	rates := be.Rates()
 	var cheap sched.Cheap
 	makeCheap := func(worth float64) {
 		cheap = sched.MakeCheap(p, rates, worth, func(k *kern.Kernel, out int) (*kern.Kernel, []int) { return kernel.Remake(k, out, be) })
 	}
-	switch m.Remat {
+	switch way {
 	case ir.RematAuto:
 		makeCheap(cheapWorth)
 	case ir.RematCheap:
@@ -205,8 +226,8 @@ func place(m *ir.Module, pm *plan.Model, p *plan.Program, blocks map[string]bool
 	}
 	delayed := sched.Delay(p)
 	r, err = sched.Place(p)
-	if budget := max(0, m.Budget-pm.StateBytes); err == nil && m.Budget > 0 && r.Bytes > budget {
-		if m.Remat == ir.RematAuto && cheap.Buffers == 0 {
+	if err == nil && limited && r.Bytes > budget {
+		if way == ir.RematAuto && cheap.Buffers == 0 {
 			makeCheap(0) // costs less than launches that run again
 		}
 		r, err = sched.Fit(p, blocks, budget, rates)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,5 +64,41 @@ func TestSystemsArePlacedWithinFivePercent(t *testing.T) {
 			}
 			t.Logf("%d kernels in %v", len(p.Kernels), time.Since(start))
 		})
+	}
+}
+
+// demo's transformer gets into less memory by launches that run again alone than together with what is cheap:
+// a budget that the first can meet is met.
+func TestABudgetIsMetWithoutWhatIsCheap(t *testing.T) {
+	t.Parallel()
+	compile := func(way ir.Remat, budget int) error {
+		s, err := system.Lookup("demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ms, err := s.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := ms[slices.IndexFunc(ms, func(m *ir.Module) bool { return m.Name == "prior" })]
+		m.Funcs = slices.DeleteFunc(m.Funcs, func(f *ir.Func) bool { return f.Name != "train" })
+		m.Remat, m.Budget = way, budget
+		_, err = Compile("demo", []*ir.Module{m}, Options{Backend: cpu.Backend{}})
+		return err
+	}
+	err := compile(ir.RematOff, 1)
+	if err == nil {
+		t.Fatal("one byte is enough")
+	}
+	_, amount, _ := strings.Cut(err.Error(), "give -budget ")
+	budget, err := ir.ParseBudget(amount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compile(ir.RematCheap, budget); err == nil {
+		t.Fatalf("%s do with what is cheap made again; the test needs another model", amount)
+	}
+	if err := compile(ir.RematAuto, budget); err != nil {
+		t.Error(err)
 	}
 }

@@ -96,7 +96,8 @@ func TestRematKeepsWhatIsComputed(t *testing.T) {
 	}
 }
 
-// What the message says would do does, and nothing that prints as less.
+// What the message says would do does, and nothing that prints as less: not without
+// making again what is cheap either.
 func TestTooSmallABudgetNamesTheLeast(t *testing.T) {
 	compile := func(budget int) (*plan.System, error) {
 		ms := tinyModels(t)

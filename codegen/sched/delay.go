@@ -13,6 +13,7 @@ import (
 // gradient of a large table, which waits for the norm of all gradients. It comes
 // before Fit and Place, and sets First and Last anew. It reports the launches moved.
 func Delay(p *plan.Program) int {
+	lifetimes(p)
 	moved := 0
 	for {
 		at, to := bestDelay(p)
