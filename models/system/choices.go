@@ -10,7 +10,7 @@ import (
 type Choices struct {
 	Set       []string `help:"Sizes in place of the system's own, such as prior.batch=4,prior.layers=2." placeholder:"KEY=VALUE"`
 	Precision string   `help:"Storage types: fp32, bf16 or paper, with changes such as paper,weights=f32 (default: the system's own)." placeholder:"PRESET"`
-	Remat     string   `help:"What gradients compute again instead of keeping it: auto, cheap, off or blocks (default: the system's own)." placeholder:"WHAT"`
+	Remat     string   `help:"What gradients compute again instead of keeping it: auto, what is cheap where that saves much memory; cheap, whatever it saves; off, nothing; blocks, all inside resblocks (default: the system's own)." placeholder:"WHAT"`
 	Budget    string   `help:"Memory for stored tensors and work of each model, or MODEL=6GiB,... of some: gradients compute again what doesn't fit, at the least cost in time (default: all there is)." placeholder:"6GiB"`
 }
 
