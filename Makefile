@@ -61,7 +61,7 @@ EMULATED = OpsCompute|Orthogonalized|LargeGraphsAgree|ModelsMatchPyTorch
 # run machine code.
 HAVE_ARM64 = { command -v qemu-aarch64-static && test -e /usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1; } >/dev/null
 RUN_ARM64 = QEMU_LD_PREFIX=/usr/aarch64-linux-gnu GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 120m
-TEMPLATES = Thin|OddSizes|ByColumns|ReadInPlace|PrologueOnEither|Attention|16Bits|ShortSums|Householder
+TEMPLATES = Thin|OddSizes|ByColumns|MinimalFiltering|ReadInPlace|PrologueOnEither|Attention|16Bits|ShortSums|Householder
 ARM64 = ./runtime/device/cpu ./runtime/exec ./codegen/cpu/... ./tests/compiled ./tests/parity
 
 check-long: test

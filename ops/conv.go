@@ -115,7 +115,7 @@ func (op Conv2DOp) VJP(in *ir.Instr, g []*ir.Value) []*ir.Value {
 	return grads(dx, dw)
 }
 
-// Samples covers 1x1, 3x3, 7x7 kernels, strides, no padding and odd sizes.
+// Samples covers 1x1, 3x3, 7x7 kernels, strides, no padding, odd sizes, and sizes for minimal filtering.
 func (op Conv2DOp) Samples() []Sample {
 	sample := func(pad, stride, b, h, w, ci, k, co int) Sample {
 		return Sample{Op: Conv2DOp{Pad: pad, Stride: stride}, Args: []ir.Type{ir.T(ir.F32, b, h, w, ci), ir.T(ir.F32, k, k, ci, co)}}
@@ -129,6 +129,7 @@ func (op Conv2DOp) Samples() []Sample {
 		sample(1, 2, 1, 6, 7, 2, 3, 3),
 		sample(1, 1, 1, 3, 3, 16, 3, 33),
 		sample(0, 4, 1, 8, 9, 1, 4, 2),
+		sample(1, 1, 2, 16, 16, 16, 3, 16), // tiles of minimal filtering
 	}
 }
 
@@ -204,6 +205,7 @@ func (op Conv2DInputGradOp) Samples() []Sample {
 		sample(4, 5, 1, 2, 4, 5, 7, 3, 16),
 		sample(5, 4, 0, 1, 3, 2, 3, 3, 33),
 		sample(6, 7, 1, 1, 6, 8, 3, 3, 2),
+		sample(16, 16, 1, 2, 16, 16, 16, 3, 16), // tiles of minimal filtering
 	}
 }
 
@@ -269,5 +271,6 @@ func (op Conv2DWeightGradOp) Samples() []Sample {
 		sample(3, 1, 1, 2, 4, 5, 7, 4, 5, 16),
 		sample(3, 0, 1, 1, 5, 4, 3, 3, 2, 33),
 		sample(3, 1, 2, 1, 6, 7, 2, 3, 4, 3),
+		sample(3, 1, 1, 2, 16, 16, 16, 16, 16, 16), // tiles of minimal filtering
 	}
 }

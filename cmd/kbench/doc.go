@@ -9,7 +9,7 @@
 //	kbench -json >old; ...; kbench -compare old      what a change did
 //
 // Each line gives median and quartiles, FLOPs and bytes a second as counted from the
-// IR, and the share of the roof: the longer of two times, the FLOPs at the measured
+// IR (of convolutions by minimal filtering, those that they do), and the share of the roof: the longer of two times, the FLOPs at the measured
 // peak of fused multiply-adds, and the bytes at the measured bandwidth of the cache
 // level (or memory) that holds the kernel's buffers. "of fma" or "of 4MiB" says which.
 // A figure above its measured peak is withheld, and a note says so. Peaks are measured

@@ -50,36 +50,25 @@ func classify(k *kern.Kernel) *roles {
 	return r
 }
 
-// cost estimates the multiply-adds of k in these roles, those of lanes without
-// a column included, and other work as multiply-adds.
+// cost estimates the multiply-adds of k in these roles, and other work as multiply-adds.
 func (r *roles) cost(k *kern.Kernel) int {
-	rows := points(r.batch) * points(r.m)
-	n, depth := points(r.n), points(r.k)
-	c := rows * roundUp(n, 16) * depth
-	g := r.gemm(k)
-	wants := r.wantsPack(g)
-	switch {
-	case g.direct(wants).form != packedForm:
-	case !wants && g.byColumns():
-		m := points(r.m)
-		high, wide := columnsTile(points(r.batch), m, n, depth)
-		c += 10 * points(r.batch) * depth * (m*ceilDiv(n, wide) + n*ceilDiv(m, high))
-	default:
-		// Packing an element costs as much as about 30 multiply-adds.
-		c += 30 * rows * depth
-		if !wants {
-			c += 30 * points(r.batch) * n * depth * ceilDiv(points(r.m), 112)
-		}
-	}
+	c := r.wanted(k).way().cost()
 	for i := len(k.Dims) - 1; i >= 0; i-- {
 		if d := k.Dims[i]; d.Extent > 1 {
 			if !contains(r.n, d) {
-				c += rows * n * 64 // results are stored one by one
+				c += points(r.batch) * points(r.m) * points(r.n) * 64 // results are stored one by one
 			}
 			break
 		}
 	}
 	return c
+}
+
+// wanted is the product of k with its right operand packed if that pays.
+func (r *roles) wanted(k *kern.Kernel) *Gemm {
+	cut := *k
+	cut.Packed = r.wantsPack(r.gemm(k))
+	return r.gemm(&cut)
 }
 
 // classifyAs is classify with the operands as they are or exchanged, and with
@@ -203,9 +192,11 @@ func (r *roles) operand(k *kern.Kernel, n *kern.Node, outer []*kern.Var) Operand
 }
 
 func (r *roles) gemm(k *kern.Kernel) *Gemm {
-	return &Gemm{Name: k.Name, Batch: extents(r.batch), M: extents(r.m), N: extents(r.n), K: extents(r.k),
+	g := &Gemm{Name: k.Name, Batch: extents(r.batch), M: extents(r.m), N: extents(r.n), K: extents(r.k),
 		A: r.operand(k, r.left, r.m), B: r.operand(k, r.right, r.n), Packed: k.Packed, Multiply: ir.DType(r.contract.I),
 		Rows: max(k.Tile.Rows, 1), Cols: max(k.Tile.Cols, 1)}
+	g.Winograd = k.Packed && g.winograd() != nil
+	return g
 }
 
 // emitContract adds a kernel with a Contract: the matrix-multiply generator
@@ -411,13 +402,6 @@ func unrolled(k *kern.Kernel) *kern.Kernel {
 	return &out
 }
 
-// chunkWork is how many multiply-adds a chunk should take: about 0.3 ms.
-const chunkWork = 24 << 20
-
-// fewChunks is how many chunks a product should have at least where more cost little: threads
-// are seldom equally fast, and all wait for the last chunk. With 8 they waited a sixth longer.
-const fewChunks = 16
-
 // TileFor is the tile and the number of chunks of a kernel with a Contract or
 // a Template. It depends on sizes alone, not on the target.
 func TileFor(k *kern.Kernel) (kern.Tile, int) {
@@ -431,102 +415,10 @@ func TileFor(k *kern.Kernel) (kern.Tile, int) {
 	if r == nil {
 		return loopTile(k)
 	}
-	batches, m, n, depth := points(r.batch), points(r.m), points(r.n), points(r.k)
-	var rows, cols int
 	g := r.gemm(k)
-	d := g.direct(k.Packed)
-	switch {
-	case g.thin():
-		rows, cols = g.thinTile()
-	case d.form != packedForm:
-		rows, cols = d.tileFor(batches, m, n, depth)
-	case !k.Packed && g.byColumns():
-		rows, cols = columnsTile(batches, m, n, depth)
-	default:
-		rows, cols = rowsTile(batches, m, n, depth, k.Packed)
-	}
-	g.Rows, g.Cols = rows, cols
-	chunks := batches * ceilDiv(m, rows) * ceilDiv(n, cols)
-	together := d.together(m*n*depth, n, chunks/batches) || d.form == packedForm && g.together()
-	if g.thin() {
-		together = batches == 2 // each of two threads reads half of the weights, row by row
-	}
-	return kern.Tile{Rows: rows, Cols: cols, Together: together}, chunks
+	together := g.cut()
+	return kern.Tile{Rows: g.Rows, Cols: g.Cols, Together: together}, g.Chunks()
 }
-
-// rowsTile cuts a product whose left operand is packed by rows.
-func rowsTile(batches, m, n, depth int, packed bool) (rows, cols int) {
-	// 112 rows of a packed block fill half of the L2 cache, in equal runs.
-	rows, cols = ceilDiv(m, ceilDiv(m, 112)), n
-	if w := rows * n * depth; w > chunkWork {
-		cols = cut(n, ceilDiv(w, chunkWork))
-	} else if packed {
-		rows = ceilDiv(m, ceilDiv(m, min(m, rows*(chunkWork/w))))
-	}
-	// Few chunks leave processors idle, but cutting rows makes a right operand
-	// in place, and cutting columns the left one, be packed once more.
-	for batches*ceilDiv(m, rows)*ceilDiv(n, cols) < fewChunks && rows*cols*depth > 1<<20 {
-		switch {
-		case cols > 32 && (!packed || rows <= 56):
-			cols = cut(n, 2*ceilDiv(n, cols))
-		case rows > 28:
-			rows = ceilDiv(m, 2*ceilDiv(m, rows))
-		default:
-			return rows, cols
-		}
-	}
-	if wide := cut(n, max(1, n/wideColumns)); (packed || m > 112) && wide > cols && batches*ceilDiv(m, rows)*ceilDiv(n, wide) >= 12 {
-		cols = wide
-	}
-	return rows, cols
-}
-
-// wideColumns is how many columns make up for packing their rows in every chunk: with a sum of 8,192, two threads
-// do 130 to 158 GFLOP/s by chunks of 32 columns, 155 to 181 by 128.
-const wideColumns = 128
-
-// columnsRows is how many rows a chunk of a weight gradient has at most: 16 whole panels on AVX-512. Its sums,
-// with 256 columns, take less than half of a L2 cache of 512 KiB.
-const columnsRows = 208
-
-// columnsTile cuts a product that packs both operands as rows of columns: a
-// weight gradient. An element of either costs as much as 10 multiply-adds in
-// every chunk, so chunks are as large as the sum allows, high and wide alike.
-func columnsTile(batches, m, n, depth int) (rows, cols int) {
-	rows, cols = ceilDiv(m, ceilDiv(m, columnsRows)), cut(n, ceilDiv(n, 256))
-	count := func() int { return batches * ceilDiv(m, rows) * ceilDiv(n, cols) }
-	if count() < 8 {
-		rows = ceilDiv(m, ceilDiv(m, columnsRows/2))
-	}
-	// Longer than about 5 ms should no chunk take.
-	for cols > 64 && rows*cols*depth > 1<<30 {
-		cols = cut(n, 2*ceilDiv(n, cols))
-	}
-	for {
-		// Short chunks are worth it only where there would be one: of 128x128 with sums of 1,408 two
-		// chunks took 1.8 ms, eight, which pack twice as much, 2.5.
-		chunks, least := count(), chunkWork*2/3
-		if chunks == 1 {
-			least = chunkWork / 8
-		}
-		if chunks >= 8 || rows*cols*depth <= least {
-			return rows, cols
-		}
-		r, c := ceilDiv(m, 2*ceilDiv(m, rows)), cut(n, 2*ceilDiv(n, cols))
-		switch {
-		case c < cols && cols >= 2*rows:
-			cols = c
-		case r >= 16:
-			rows = r
-		default:
-			return rows, cols
-		}
-	}
-}
-
-// cut is the size of parts of n columns. They start at multiples of 32, which
-// are whole register tiles on x86.
-func cut(n, parts int) int { return min(n, roundUp(ceilDiv(n, parts), 32)) }
 
 // loopTile cuts a product written as loops, which does about 1 multiply-add
 // a nanosecond.
@@ -570,46 +462,24 @@ func (Backend) Halves() bool { return true }
 // Repeats is false: loops leave out what doesn't change.
 func (Backend) Repeats() bool { return false }
 
+// Spared counts the operations that minimal filtering does without.
+func (Backend) Spared(k *kern.Kernel) int64 {
+	r := classify(k)
+	if r == nil {
+		return 0
+	}
+	return r.gemm(k).way().spared()
+}
+
 // Copied counts the elements of operand i of k that are copied.
 func (Backend) Copied(k *kern.Kernel, i int) int {
 	r := classify(k)
 	if r == nil {
 		return 0
 	}
-	g := r.gemm(k)
-	packed := r.wantsPack(g)
-	cut := *k
-	cut.Packed = packed
-	tile, _ := TileFor(&cut)
-	batches, m, n, depth := points(r.batch), points(r.m), points(r.n), points(r.k)
-	rowRuns, colRuns := ceilDiv(m, tile.Rows), ceilDiv(n, tile.Cols)
-	left := k.FindContract().Args[i] == r.left
-	switch d := g.direct(packed); {
-	case g.thin():
-		return 0
-	case !left && packed:
-		return batches * n * depth
-	case d.form == packedForm && left:
-		return batches * m * depth * colRuns
-	case d.form == packedForm:
-		return batches * n * depth * rowRuns
-	default:
-		p := d.b
-		if left {
-			p = d.a
-		}
-		if p == nil && !left && d.packs && !d.lines {
-			return batches * n * depth
-		}
-		if p == nil {
-			return 0
-		}
-		chunks := colRuns
-		if d.form == sumForm {
-			chunks = rowRuns * colRuns
-		}
-		return batches * p.n * p.height * p.width * p.c * chunks
-	}
+	g := r.wanted(k)
+	g.cut()
+	return g.way().copied(k.FindContract().Args[i] == r.left)
 }
 
 // WantsPack reports whether it pays to pack the right operand of k once, by a
@@ -624,7 +494,7 @@ func WantsPack(k *kern.Kernel) bool {
 }
 
 func (r *roles) wantsPack(g *Gemm) bool {
-	return r.right == r.contract.Args[1] && points(r.m) > 256 && g.direct(false).form == packedForm && !g.byColumns()
+	return r.right == r.contract.Args[1] && (g.winograd() != nil || points(r.m) > 256 && g.direct(false).form == packedForm && !g.byColumns())
 }
 
 // PackKernel is the pack_b kernel for k, for which WantsPack holds: it writes
@@ -654,6 +524,9 @@ func PackKernel(k *kern.Kernel, name string) *kern.Kernel {
 		Bufs:     append(bufs, kern.Buf{Name: "packed", DType: ir.F32, Len: PackBytes(k) / 4, Mode: kern.Out}),
 		Template: &kern.Template{Name: "pack_b", Ints: []kern.Int{{Key: "columns", Val: len(r.n)}}},
 		NumNodes: k.NumNodes, NumVars: k.NumVars}
+	if r.gemm(k).winograd() != nil {
+		p.Template.Ints = append(p.Template.Ints, kern.Int{Key: "winograd", Val: 1})
+	}
 	p.Tile, p.Chunks = TileFor(p)
 	return p
 }
@@ -665,8 +538,12 @@ func PackBytes(k *kern.Kernel) int {
 	if r == nil {
 		return 0
 	}
-	n := 0
+	n, w := 0, r.gemm(k).winograd()
 	for _, t := range build.Targets() {
+		if w != nil {
+			n = max(n, 4*w.packedFloats(t))
+			continue
+		}
 		n = max(n, 4*PackedFloats(t, ir.DType(r.contract.I), points(r.batch), points(r.n), points(r.k)))
 	}
 	return n
@@ -682,7 +559,8 @@ func packRoles(k *kern.Kernel) *roles {
 func packOf(k *kern.Kernel) *PackB {
 	r := packRoles(k)
 	return &PackB{Name: k.Name, Batch: extents(r.batch), N: extents(r.n), K: extents(r.k),
-		B: r.operand(k, r.right, r.n), Multiply: ir.DType(r.contract.I), Slot: len(k.Bufs) - 1, Chunks: max(k.Chunks, 1)}
+		B: r.operand(k, r.right, r.n), Multiply: ir.DType(r.contract.I), Winograd: k.Template.Int("winograd") == 1,
+		Slot: len(k.Bufs) - 1, Chunks: max(k.Chunks, 1)}
 }
 
 func init() {

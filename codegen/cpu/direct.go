@@ -331,14 +331,9 @@ func (l *directLayout) want(rows, cols int) {
 	}
 }
 
-// Tiles lists the register tiles that the kernel calls, beside those of
-// EmitMicroKernels.
-func (g *Gemm) Tiles(t *build.Target) []tile {
-	if l := g.directLayout(t); l != nil {
-		return l.tiles
-	}
-	return nil
-}
+func (l *directLayout) bytes() int { return l.size }
+
+func (l *directLayout) registers() []tile { return l.tiles }
 
 // columnGrain is what parts of a unit of columns are multiples of: whole
 // register tiles on x86.

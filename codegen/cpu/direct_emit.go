@@ -5,46 +5,6 @@ import (
 	"github.com/gouache-ml/gouache/ir"
 )
 
-// call calls the tile of so many rows and columns.
-func (l *directLayout) call(f *build.Func, rows, cols int, x tileArgs) {
-	f32p, i64 := build.PtrTo(build.F32), build.I64
-	var ps []V
-	var types []build.Type
-	for _, p := range []V{x.a, x.b, x.part, x.c} {
-		ps, types = append(ps, p), append(types, f32p)
-	}
-	for _, v := range []V{x.run, x.segs, x.times, x.aSkip, x.bSkip, x.aJump, x.ldb, x.ldc, x.on, x.add} {
-		if v == nil {
-			v = c64(0)
-		}
-		ps, types = append(ps, v), append(types, i64)
-	}
-	f.Call(f.Module.Extern(l.tile(rows, cols).name(), types...), ps...)
-}
-
-// finish runs the epilogue over rows of a tile at c, of cols columns from col.
-func (l *directLayout) finish(f *build.Func, args, batch, row V, rows int, col V, cols int, c V) {
-	lanes := l.t.Lanes
-	nv := ceilDiv(cols, lanes)
-	var masks []V
-	if cols%lanes != 0 {
-		masks = make([]V, nv)
-		for v := range masks {
-			if n := cols - v*lanes; n < lanes {
-				masks[v] = f.LaneMask(lanes, build.Int(int64(n)))
-			}
-		}
-	}
-	f.Range(build.Int(0), build.Int(int64(rows)), build.Int(1), func(r V) {
-		s := &Segment{Args: args, Batch: batch, Row: f.Add(row, r), Col: col, Mask: masks}
-		p := f.At(c, f.Mul(r, build.Int(int64(l.ldc))))
-		for v := range nv {
-			s.Acc = append(s.Acc, f.Load(f.Module.Vec(), f.Offset(p, v*lanes)))
-		}
-		l.g.Epilogue(f, s)
-	})
-}
-
 // base is the address of the operand's first element in a batch.
 func (op *Operand) base(f *build.Func, args V, batch []V) V {
 	at := V(build.Int(int64(op.At.Const)))
@@ -122,8 +82,8 @@ func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row,
 						panel := f.At(b, f.Mul(j, cint(t.NR()*l.k)))
 						tiles(func(row V, rows int, from V) {
 							g.fetch(f, args, batch, row, cint(rows), col)
-							l.call(f, rows, p.extent, tileArgs{a: from, b: panel, part: c, c: c, run: cint(l.run), segs: cint(segs), times: cint(1), aSkip: cint(skip), ldb: nr, ldc: cint(l.ldc)})
-							l.finish(f, args, batch, row, rows, col, p.extent, c)
+							l.tile(rows, p.extent).call(f, tileArgs{a: from, b: panel, part: c, c: c, run: cint(l.run), segs: cint(segs), times: cint(1), aSkip: cint(skip), ldb: nr, ldc: cint(l.ldc)})
+							g.segments(f, args, batch, row, rows, col, p.extent, c, l.ldc)
 						})
 						return
 					}
@@ -145,12 +105,12 @@ func (l *directLayout) emitRows(f *build.Func, args, batch V, position []V, row,
 							if ends {
 								g.fetch(f, args, batch, row, cint(rows), col)
 							}
-							l.call(f, rows, p.extent, tileArgs{
+							l.tile(rows, p.extent).call(f, tileArgs{
 								a: f.Offset(from, x.k/l.run*(l.run+skip)+x.k%l.run), b: f.At(b, panel), part: f.At(part, waiting), c: to,
 								run: cint(x.n), segs: cint(1), times: cint(1), ldb: nr, ldc: cint(l.ldc), on: cint(on), add: cint(add),
 							})
 							if ends {
-								l.finish(f, args, batch, row, rows, col, p.extent, sums)
+								g.segments(f, args, batch, row, rows, col, p.extent, sums, l.ldc)
 							}
 						})
 					}
@@ -275,7 +235,7 @@ func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, first
 						at = p.inPatch(f, f.Add(row, r))
 					}
 					sums, waiting := f.At(c, f.Add(f.Mul(r, cint(l.ldc)), slot)), f.At(floats(l.part), f.Mul(r, cint(t.NR())))
-					l.call(f, rows, cols, tileArgs{
+					l.tile(rows, cols).call(f, tileArgs{
 						a: f.At(from, at), b: with, part: waiting, c: f.Select(end, sums, waiting),
 						run: cint(p.x), segs: segs, times: times, aSkip: cint(aSkip), bSkip: cint(bSkip), aJump: cint(jump),
 						ldb: ldb, ldc: f.Select(end, cint(l.ldc), cint(t.NR())), on: y, add: f.Select(end, k, cint(0)),
@@ -287,7 +247,7 @@ func (l *directLayout) emitSum(f *build.Func, args, batch V, position []V, first
 	finish := func(row, col, c V) {
 		columns(func(n, slot V, cols int) {
 			rows(cols, func(r V, rows int) {
-				l.finish(f, args, batch, f.Add(row, r), rows, f.Add(col, n), cols, f.At(c, f.Add(f.Mul(r, cint(l.ldc)), slot)))
+				g.segments(f, args, batch, f.Add(row, r), rows, f.Add(col, n), cols, f.At(c, f.Add(f.Mul(r, cint(l.ldc)), slot)), l.ldc)
 			})
 		})
 	}

@@ -21,6 +21,8 @@ type Gemm struct {
 	// Slot is used. Otherwise B is packed again for each chunk, which pays when a batch is one
 	// chunk high.
 	Packed bool
+	// Winograd says that B is what PackB wrote with Winograd: transformed filters.
+	Winograd bool
 	// Multiply is the type that operands, which are numbers of it, are multiplied in, if the target can: F16, in which
 	// short sums are made too, or BF16. Otherwise, and for the zero value, it is F32. Few rows and
 	// convolutions are always multiplied in F32.
@@ -122,9 +124,12 @@ func (l *layout) take(bytes int) int {
 	return at
 }
 
-// gemmLayout holds what EmitGemm and Scratch both need.
+func (l *layout) bytes() int { return l.size }
+
+// gemmLayout is packedWay for one target and chunk size.
 type gemmLayout struct {
 	layout
+	g                        *Gemm
 	t                        *build.Target // with the product's register tile
 	in                       ir.DType      // that it multiplies in
 	m, n, k                  int           // totals
@@ -142,7 +147,7 @@ type gemmLayout struct {
 }
 
 func (g *Gemm) layout(t *build.Target) *gemmLayout {
-	l := &gemmLayout{m: product(g.M), n: product(g.N), k: product(g.K), in: multiplies(t, g.Multiply)}
+	l := &gemmLayout{g: g, m: product(g.M), n: product(g.N), k: product(g.K), in: multiplies(t, g.Multiply)}
 	l.t = tileOf(t, l.in)
 	t = l.t
 	l.av, l.aSum = oriented(&g.A, g.M, g.K)
@@ -207,17 +212,6 @@ func (g *Gemm) layout(t *build.Target) *gemmLayout {
 	return l
 }
 
-// Scratch is how many bytes of scratch memory each worker needs.
-func (g *Gemm) Scratch(t *build.Target) int {
-	if g.thinCut() {
-		return g.thinScratch()
-	}
-	if l := g.directLayout(t); l != nil {
-		return l.size
-	}
-	return g.layout(t).size
-}
-
 // digits splits linear position i into positions in dims, outermost first.
 func digits(f *build.Func, i V, extents []int) []V {
 	out := make([]V, len(extents))
@@ -239,16 +233,15 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 	if err := g.check(); err != nil {
 		return err
 	}
-	if g.thinCut() {
-		emitThin(m, g)
-		return nil
-	}
-	if l := g.directLayout(m.Target); l != nil {
-		l.emit(m)
-		return nil
-	}
+	g.code(m.Target).emit(m)
+	return nil
+}
+
+func (l *gemmLayout) registers() []tile { return nil }
+
+func (l *gemmLayout) emit(m *build.Module) {
+	g := l.g
 	f, args, c0, c1, scratch := m.Kernel(g.Name)
-	l := g.layout(m.Target)
 	f.Target = l.t
 	floats := func(offset int) V { return f.Cast(f.Offset(scratch, offset), build.F32) }
 	e := &gemmKernel{Func: f, g: g, l: l, t: l.t, args: args,
@@ -259,7 +252,6 @@ func EmitGemm(m *build.Module, g *Gemm) error {
 		f.Range(c0, c1, c64(1), e.chunk)
 	}
 	f.Return()
-	return nil
 }
 
 // gemmKernel emits one product with packed operands.
@@ -590,6 +582,9 @@ func (g *Gemm) check() error {
 	}
 	if g.Rows < 1 || g.Cols < 1 {
 		return fmt.Errorf("internal: %s: gemm: chunks of %d rows and %d columns", g.Name, g.Rows, g.Cols)
+	}
+	if g.Winograd && !g.winogradFits() {
+		return fmt.Errorf("internal: %s: gemm: chunks of %d rows are no blocks of tiles", g.Name, g.Rows)
 	}
 	if err := g.A.check(len(g.Batch), len(g.M), len(g.K)); err != nil {
 		return fmt.Errorf("internal: %s: gemm: left operand: %v", g.Name, err)

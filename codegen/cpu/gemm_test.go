@@ -142,8 +142,8 @@ func (r *rig) compile(t testing.TB, ps []*problem) *device.Library {
 			p.Epilogue = StoreTo(slotC, product(p.M)*p.ldc, p.ldc)
 		}
 		g := p.Gemm
-		g.Name = fmt.Sprintf("g%d", i)
-		pack := PackB{Name: fmt.Sprintf("b%d", i), Batch: g.Batch, N: g.N, K: g.K, B: g.B, Multiply: g.Multiply, Slot: slotP, Chunks: 3}
+		g.Name, g.Winograd = fmt.Sprintf("g%d", i), false
+		pack := PackB{Name: fmt.Sprintf("b%d", i), Batch: g.Batch, N: g.N, K: g.K, B: g.B, Multiply: g.Multiply, Winograd: p.Winograd, Slot: slotP, Chunks: 3}
 		h := p.Gemm
 		h.Name, h.Packed = fmt.Sprintf("p%d", i), true
 		h.B = Operand{Slot: slotP}
@@ -184,7 +184,11 @@ func (r *rig) place(p *problem) (c, packed []float32) {
 	s[slotB], b = next(len(p.b))
 	s[slotC], c = next(product(p.Batch)*product(p.M)*p.ldc + 64)
 	// As much again, which must stay as it is.
-	s[slotP], packed = next(2 * PackedFloats(r.t, p.Multiply, product(p.Batch), product(p.N), product(p.K)))
+	size := PackedFloats(r.t, p.Multiply, product(p.Batch), product(p.N), product(p.K))
+	if p.Winograd {
+		size = p.winograd().packedFloats(r.t)
+	}
+	s[slotP], packed = next(2 * size)
 	copy(a, p.a)
 	copy(b, p.b)
 	return c, packed
@@ -531,6 +535,47 @@ func TestProductsReadInPlace(t *testing.T) {
 	})
 }
 
+// Convolutions by minimal filtering, in the chunks that they are given. A machine without vectors of 16 lanes
+// halves those.
+func TestConvolutionsByMinimalFiltering(t *testing.T) {
+	each := func(t *testing.T, r *rig) {
+		var x problems
+		add := func(p *problem, what string) {
+			p.Winograd = what[0] != 'g'
+			p.cut()
+			if _, ok := p.code(r.t).(*gemmLayout); ok {
+				t.Errorf("%s: chunks of %dx%d keep it from minimal filtering", what, p.Rows, p.Cols)
+			}
+			x.add(p, what)
+		}
+		for _, c := range []struct {
+			conv
+			what string
+		}{
+			{conv{2, 16, 16, 16, 16, 3, 3, 1, 1}, "blocks of parts of pictures"},
+			{conv{3, 12, 20, 32, 48, 3, 3, 1, 1}, "three rows of tiles"},
+			{conv{10, 8, 8, 48, 80, 3, 3, 1, 1}, "blocks of several pictures, runs of columns"},
+			{conv{1, 26, 34, 16, 112, 3, 3, 1, 0}, "no border"},
+			{conv{16, 4, 8, 144, 32, 3, 3, 1, 1}, "more channels than a block has room for"},
+		} {
+			add(c.forward(), "forward, "+c.what)
+			if c.pad == 1 {
+				add(c.inputGradient(), "input gradient, "+c.what)
+			}
+			add(c.filterGradient(), "gradient of filters, "+c.what)
+		}
+		r.checkAll(t, &x)
+	}
+	eachTarget(t, func(t *testing.T, r *rig) {
+		each(t, r)
+		if r.t.Lanes == 8 {
+			wide := *r.t
+			wide.Lanes, wide.MR, wide.KC = 16, 14, 1024
+			t.Run("halved", func(t *testing.T) { each(t, newRig(t, &wide, 2)) })
+		}
+	})
+}
+
 // Weight gradients pack both operands by columns, in the chunks that TileFor gives them.
 func TestProductsByColumns(t *testing.T) {
 	eachTarget(t, func(t *testing.T, r *rig) {
@@ -688,7 +733,21 @@ func TestGemmCompilesForEveryTarget(t *testing.T) {
 				}
 			}
 		}
-		ms := []toolchain.Module{{Name: "core", Text: core.Text()}, {Name: "gradient", Text: m.Text()}}
+		c := conv{2, 16, 16, 16, 32, 3, 3, 1, 1}
+		forward, back := c.forward(), c.filterGradient()
+		forward.Name, forward.Winograd, forward.Epilogue = "minimal", true, StoreTo(slotC, 0, forward.ldc)
+		back.Name, back.Epilogue = "minimal_gradient", StoreTo(slotC, 0, back.ldc)
+		filters := PackB{Name: "filters", N: forward.N, K: forward.K, B: forward.B, Winograd: true, Slot: slotP, Chunks: 1}
+		forward.cut()
+		back.cut()
+		for _, err := range []error{EmitGemm(m, &forward.Gemm), EmitGemm(m, &back.Gemm), EmitPackB(m, &filters)} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		tiles := build.NewModule(target)
+		EmitTiles(tiles, append(forward.Tiles(target), back.Tiles(target)...))
+		ms := []toolchain.Module{{Name: "core", Text: core.Text()}, {Name: "tiles", Text: tiles.Text()}, {Name: "gradient", Text: m.Text()}}
 		if _, err := tools.Compile(ctx, target, ms); err != nil {
 			t.Errorf("%s: %v", target.Name, err)
 		}

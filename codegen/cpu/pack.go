@@ -15,6 +15,7 @@ type PackB struct {
 	Batch, N, K []int
 	B           Operand
 	Multiply    ir.DType // that of the Gemm
+	Winograd    bool     // B is filters of 3x3, which are transformed; see Gemm
 	Slot        int      // argument slot of the packed buffer, of PackedFloats elements
 	Chunks      int      // into which the panels are divided
 }
@@ -52,11 +53,11 @@ func (p *PackB) Scratch(t *build.Target) int { return p.layout(t).size }
 
 type packLayout struct {
 	layout
-	t                  *build.Target // with the product's register tile
-	in                 ir.DType      // that it multiplies in
-	temp, table, panel int
-	v                  *view
-	sum                bool
+	t                          *build.Target // with the product's register tile
+	in                         ir.DType      // that it multiplies in
+	temp, table, panel, square int
+	v                          *view
+	sum                        bool
 }
 
 func (p *PackB) layout(t *build.Target) *packLayout {
@@ -64,7 +65,10 @@ func (p *PackB) layout(t *build.Target) *packLayout {
 	l.t = tileOf(t, l.in)
 	t = l.t
 	l.v, l.sum = oriented(&p.B, p.N, p.K)
-	if l.in != ir.F32 {
+	switch {
+	case p.Winograd:
+		l.panel, l.square = l.take(4*9*winogradChannels*t.NR()), l.take(4*tileParts*t.Lanes)
+	case l.in != ir.F32:
 		l.panel = l.take(4 * narrowCols * t.NR())
 	}
 	l.temp = l.take(packTemp(t))
@@ -81,6 +85,10 @@ func EmitPackB(m *build.Module, p *PackB) error {
 		return fmt.Errorf("internal: %s: pack: %d chunks", p.Name, p.Chunks)
 	}
 	l := p.layout(m.Target)
+	if p.Winograd {
+		l.emitFilters(m, p)
+		return nil
+	}
 	t := l.t
 	n, k := product(p.N), product(p.K)
 	nr := int64(t.NR())

@@ -19,6 +19,7 @@ type picture struct {
 	y0, y1        int // rows of the padded picture that there are
 	x0, x1        int // and columns
 	pixel         int // distance of pixels in it
+	part          int // channels that are copied
 }
 
 // pictureOf recognises patches by the guards of their rows and columns, or
@@ -70,7 +71,7 @@ func pictureOf(op *Operand, at, patch []dim) *picture {
 	if p.x0 >= p.x1 || p.y0 >= p.y1 {
 		return nil
 	}
-	p.pixel = p.c
+	p.pixel, p.part = p.c, p.c
 	return p
 }
 
@@ -81,6 +82,9 @@ func (p *picture) spread() {
 		p.pixel = p.c + 16
 	}
 }
+
+// only leaves part of the channels in the padded picture.
+func (p *picture) only(part int) { p.pixel, p.part = part, part }
 
 // pitch is the distance of rows of the padded picture, in elements.
 func (p *picture) pitch() int { return p.width * p.pixel }
@@ -115,6 +119,9 @@ func (p *picture) band(limit int) (rows, floats int) {
 
 // floats is how many elements the padded picture has that so many rows of patches need.
 func (p *picture) floats(rows int) int { return ((rows-1)*p.sy + p.kh) * p.pitch() }
+
+// floatsOfAll is how many channels of pixels all padded pictures have.
+func (p *picture) floatsOfAll() int { return p.n * p.height * p.width * p.c }
 
 // pad writes the rows of the padded picture that count rows of patches from
 // row y of picture n on need to dst, and up to a vector more.
@@ -160,11 +167,11 @@ func (p *picture) pad(f *build.Func, base, n, y, count, dst V) {
 					f.Store(load(f.Offset(from, i), mask), f.Offset(mid, i))
 				}
 			}
-			if p.pixel == p.c {
+			if p.pixel == p.c && p.part == p.c {
 				copied(from, mid, (p.x1-p.x0)*p.c)
 			} else {
 				f.Range(build.Int(0), build.Int(int64(p.x1-p.x0)), build.Int(1), func(i V) {
-					copied(f.At(from, f.Mul(i, build.Int(int64(p.c)))), f.At(mid, f.Mul(i, build.Int(int64(p.pixel)))), p.c)
+					copied(f.At(from, f.Mul(i, build.Int(int64(p.c)))), f.At(mid, f.Mul(i, build.Int(int64(p.pixel)))), p.part)
 				})
 			}
 			zero(f.Offset(to, p.x1*p.pixel), (p.width-p.x1)*p.pixel)

@@ -53,17 +53,13 @@ func (g *Gemm) thinTile() (rows, cols int) {
 	return m, cols
 }
 
-// thinCut reports whether g is thin and cut as thinTile says.
-func (g *Gemm) thinCut() bool {
-	if !g.thin() {
-		return false
-	}
-	rows, cols := g.thinTile()
-	return g.Rows >= rows && g.Cols == cols
-}
+// thinCode is thinWay for one target and chunk size.
+type thinCode struct{ g *Gemm }
 
-// thinScratch is the bytes of the sums, and of a block of the left operand.
-func (g *Gemm) thinScratch() int { return 4 * (g.thinSums() + thinRows*(thinPad+thinDeep)) }
+// bytes are those of the sums, and of a block of the left operand.
+func (c thinCode) bytes() int { return 4 * (c.g.thinSums() + thinRows*(thinPad+thinDeep)) }
+
+func (c thinCode) registers() []tile { return nil }
 
 // thinFar reports whether g's weights come from memory.
 func (g *Gemm) thinFar() bool { return product(g.N)*product(g.K) >= thinFar }
@@ -89,8 +85,8 @@ type thinKernel struct {
 	row                run // of the right operand
 }
 
-// emitThin adds a thin product to m.
-func emitThin(m *build.Module, g *Gemm) {
+func (c thinCode) emit(m *build.Module) {
+	g := c.g
 	f, args, c0, c1, scratch := m.Kernel(g.Name)
 	l := &thinKernel{Func: f, g: g, t: m.Target, m: product(g.M), n: product(g.N), k: product(g.K), args: args, c: f.Cast(scratch, build.F32)}
 	l.aRow, l.aStep = stepOf(g.A.dims(g.M, outerOf)), stepOf(g.A.dims(g.K, sumOfK))

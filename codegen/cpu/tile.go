@@ -160,3 +160,43 @@ type tileArgs struct {
 	ldb, ldc            V // distances of rows
 	on, add             V
 }
+
+// call calls the tile.
+func (x tile) call(f *build.Func, args tileArgs) {
+	f32p, i64 := build.PtrTo(build.F32), build.I64
+	var ps []V
+	var types []build.Type
+	for _, p := range []V{args.a, args.b, args.part, args.c} {
+		ps, types = append(ps, p), append(types, f32p)
+	}
+	for _, v := range []V{args.run, args.segs, args.times, args.aSkip, args.bSkip, args.aJump, args.ldb, args.ldc, args.on, args.add} {
+		if v == nil {
+			v = c64(0)
+		}
+		ps, types = append(ps, v), append(types, i64)
+	}
+	f.Call(f.Module.Extern(x.name(), types...), ps...)
+}
+
+// segments runs the epilogue over rows of a tile at c, which are ldc apart, of cols columns from col.
+func (g *Gemm) segments(f *build.Func, args, batch, row V, rows int, col V, cols int, c V, ldc int) {
+	lanes := f.Target.Lanes
+	nv := ceilDiv(cols, lanes)
+	var masks []V
+	if cols%lanes != 0 {
+		masks = make([]V, nv)
+		for v := range masks {
+			if n := cols - v*lanes; n < lanes {
+				masks[v] = f.LaneMask(lanes, build.Int(int64(n)))
+			}
+		}
+	}
+	f.Range(build.Int(0), build.Int(int64(rows)), build.Int(1), func(r V) {
+		s := &Segment{Args: args, Batch: batch, Row: f.Add(row, r), Col: col, Mask: masks}
+		p := f.At(c, f.Mul(r, build.Int(int64(ldc))))
+		for v := range nv {
+			s.Acc = append(s.Acc, f.Load(f.Module.Vec(), f.Offset(p, v*lanes)))
+		}
+		g.Epilogue(f, s)
+	})
+}

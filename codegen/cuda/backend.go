@@ -34,6 +34,9 @@ func (Backend) Copied(k *kern.Kernel, i int) int {
 // Repeats is true: a thread has few points.
 func (Backend) Repeats() bool { return true }
 
+// Spared is 0.
+func (Backend) Spared(*kern.Kernel) int64 { return 0 }
+
 // Rates are an H200's, from docs/gpu-results.md: products of f32 40 and of 16 bits 700
 // TFLOP/s, attention 250; other kernels are bound by traffic, at 3.6 TB/s, and a launch
 // in a graph costs 2 us.

@@ -23,6 +23,7 @@ type whole struct{}
 func (whole) Tile(k *kern.Kernel) (kern.Tile, int)    { return kern.Tile{}, 1 }
 func (whole) Pack(k *kern.Kernel) (*kern.Kernel, int) { return nil, 0 }
 func (whole) Copied(k *kern.Kernel, i int) int        { return 0 }
+func (whole) Spared(*kern.Kernel) int64               { return 0 }
 func (whole) Repeats() bool                           { return false }
 
 // copying is a backend that copies each element of an operand once.

@@ -258,6 +258,9 @@ func (pr *program) launch(u *unit) error {
 		}
 	}
 	tile(k, pr.be)
+	if u.root != nil {
+		k.FLOPs -= pr.be.Spared(k)
+	}
 	pr.emit(k, label(u), args, main, values(u))
 	return nil
 }

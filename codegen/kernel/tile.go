@@ -18,6 +18,8 @@ type Backend interface {
 	// the generator copies, counting again what it copies more than once: each
 	// would go through a prologue. It is 0 for an operand read in place.
 	Copied(k *kern.Kernel, i int) int
+	// Spared is how many of the operations that contraction k stands for its code does without.
+	Spared(k *kern.Kernel) int64
 	// Repeats is whether a kernel computes what is the same for all its points more than
 	// once or a few times: for each thread, on GPUs.
 	Repeats() bool

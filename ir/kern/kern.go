@@ -154,7 +154,7 @@ type Kernel struct {
 	Packed bool
 
 	NumNodes, NumVars int
-	FLOPs             int64
+	FLOPs             int64  // that its code does, as its ops count them
 	Source            string // graph values this kernel computes, for dumps
 }
 

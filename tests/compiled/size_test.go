@@ -72,6 +72,11 @@ var large = []graphCase{
 		gradient(f, ops.ReLU(nn.Conv(nn.In(f), "c", f.Input("x", ir.T(ir.F32, 3, 17, 19, 21)), 3, 35)))
 	}},
 	{"conv7", func(f *ir.Func) { gradient(f, nn.Conv(nn.In(f), "c", f.Input("x", ir.T(ir.F32, 2, 20, 20, 3)), 7, 34)) }},
+	{"conv_block", func(f *ir.Func) { // by minimal filtering, with prologues
+		x := f.Input("x", ir.T(ir.F32, 2, 16, 16, 32))
+		h := nn.Conv(nn.In(f), "a", ops.ReLU(x), 3, 48)
+		gradient(f, ops.Add(x, nn.Conv(nn.In(f), "b", ops.ReLU(h), 3, 32)))
+	}},
 	{"embedding", func(f *ir.Func) {
 		gradient(f, nn.Embedding(nn.In(f), "e", f.Input("classes", ir.T(ir.I32, 700)), 301, 67, 1))
 	}},
