@@ -321,7 +321,7 @@ func (l *directLayout) tile(rows, cols int) tile {
 	if l.aRow == 1 && l.aStep < rows {
 		unroll = 1 // turns share elements, for which LLVM would keep more registers than there are
 	}
-	return tile{rows, ceilDiv(cols, l.t.Lanes), l.aRow, l.aStep, unroll}
+	return tile{rows, ceilDiv(cols, l.t.Lanes), l.aRow, l.aStep, unroll, false}
 }
 
 func (l *directLayout) want(rows, cols int) {

@@ -11,8 +11,9 @@
 //     as the epilogue; operand.go reads operands that are no matrices, such as
 //     the patches of a picture, and micro.go holds the register tiles; direct*.go
 //     read operands in place where packing would cost more than it saves, with
-//     the pictures of picture.go and the tiles of tile.go, and thin.go has products
-//     of few rows;
+//     the pictures of picture.go and the tiles of tile.go, winograd*.go make convolutions
+//     of 3x3 by minimal filtering, and thin.go has products of few rows; ways.go
+//     chooses among them;
 //   - pack_b (pack.go): the copy of a right operand that many chunks share;
 //   - attention (attention*.go): block-sparse attention and its gradients, and
 //     the attention of one more position;

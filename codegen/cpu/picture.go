@@ -167,7 +167,7 @@ func (p *picture) pad(f *build.Func, base, n, y, count, dst V) {
 					f.Store(load(f.Offset(from, i), mask), f.Offset(mid, i))
 				}
 			}
-			if p.pixel == p.c && p.part == p.c {
+			if p.pixel == p.c {
 				copied(from, mid, (p.x1-p.x0)*p.c)
 			} else {
 				f.Range(build.Int(0), build.Int(int64(p.x1-p.x0)), build.Int(1), func(i V) {

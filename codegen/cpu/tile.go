@@ -3,6 +3,8 @@ package cpu
 import (
 	"fmt"
 
+	"github.com/llir/llvm/ir"
+
 	"github.com/gouache-ml/gouache/codegen/cpu/build"
 )
 
@@ -10,10 +12,15 @@ import (
 // row are step apart and rows are row apart.
 type tile struct {
 	rows, nv, row, step, unroll int
+	many                        bool // tiles follow each other down the rows, all in one call
 }
 
 func (x tile) name() string {
-	return fmt.Sprintf("gemm_tile%dx%d_%d_%d_%d", x.rows, x.nv, x.row, x.step, x.unroll)
+	name := "gemm_tile"
+	if x.many {
+		name = "gemm_tiles"
+	}
+	return fmt.Sprintf("%s%dx%d_%d_%d_%d", name, x.rows, x.nv, x.row, x.step, x.unroll)
 }
 
 // maxRows is how many rows a tile of nv vectors has at most.
@@ -40,13 +47,32 @@ func EmitTiles(m *build.Module, tiles []tile) {
 }
 
 func (x tile) emit(m *build.Module) {
-	t, vt := m.Target, m.Vec()
 	f32p := build.PtrTo(build.F32)
 	a, b, part, c := build.NoAlias("a", f32p), build.NoAlias("b", f32p), build.Param("part", f32p), build.Param("c", f32p)
 	run, segs, times := build.Param("run", build.I64), build.Param("segs", build.I64), build.Param("times", build.I64)
 	aSkip, bSkip, aJump := build.Param("aSkip", build.I64), build.Param("bSkip", build.I64), build.Param("aJump", build.I64)
 	ldb, ldc, on, add := build.Param("ldb", build.I64), build.Param("ldc", build.I64), build.Param("on", build.I64), build.Param("add", build.I64)
-	f := m.Func(x.name(), build.Hidden, a, b, part, c, run, segs, times, aSkip, bSkip, aJump, ldb, ldc, on, add)
+	params := []*ir.Param{a, b, part, c, run, segs, times, aSkip, bSkip, aJump, ldb, ldc, on, add}
+	args := tileArgs{a, b, part, c, run, segs, times, aSkip, bSkip, aJump, ldb, ldc, on, add, nil}
+	if !x.many {
+		f := m.Func(x.name(), build.Hidden, params...)
+		x.body(f, args)
+		f.Return()
+		return
+	}
+	tiles := build.Param("tiles", build.I64)
+	f := m.Func(x.name(), build.Hidden, append(params, tiles)...)
+	f.For(build.Int(0), tiles, build.Int(1), []V{a, c}, func(_ V, s []V) []V {
+		args.a, args.c = s[0], s[1]
+		x.body(f, args)
+		return []V{f.Offset(s[0], x.rows*x.row), f.At(s[1], f.Mul(ldc, build.Int(int64(x.rows))))}
+	})
+	f.Return()
+}
+
+// body emits one tile.
+func (x tile) body(f *build.Func, args tileArgs) {
+	t, vt := f.Target, f.Module.Vec()
 	n := x.rows * x.nv
 	first := func(at func(r, v int) V) func() []V {
 		return func() []V {
@@ -57,13 +83,13 @@ func (x tile) emit(m *build.Module) {
 			return out
 		}
 	}
-	state := f.If(f.Eq(on, build.Int(0)),
+	state := f.If(f.Eq(args.on, build.Int(0)),
 		first(func(int, int) V { return build.Zero(vt) }),
-		first(func(r, v int) V { return f.Load(vt, f.Offset(part, r*t.NR()+v*t.Lanes)) }))
-	state = append(state, a, b)
-	state = f.For(build.Int(0), times, build.Int(1), state, func(_ V, s []V) []V {
-		s = f.For(build.Int(0), segs, build.Int(1), s, func(_ V, s []V) []V {
-			s = f.For(build.Int(0), run, build.Int(int64(x.unroll)), s, func(_ V, s []V) []V {
+		first(func(r, v int) V { return f.Load(vt, f.Offset(args.part, r*t.NR()+v*t.Lanes)) }))
+	state = append(state, args.a, args.b)
+	state = f.For(build.Int(0), args.times, build.Int(1), state, func(_ V, s []V) []V {
+		s = f.For(build.Int(0), args.segs, build.Int(1), s, func(_ V, s []V) []V {
+			s = f.For(build.Int(0), args.run, build.Int(int64(x.unroll)), s, func(_ V, s []V) []V {
 				s = append([]V(nil), s...)
 				for u := range x.unroll {
 					bv := make([]V, x.nv)
@@ -76,22 +102,22 @@ func (x tile) emit(m *build.Module) {
 							s[r*x.nv+v] = f.FMA(av, bv[v], s[r*x.nv+v])
 						}
 					}
-					s[n+1] = f.At(s[n+1], ldb)
+					s[n+1] = f.At(s[n+1], args.ldb)
 				}
 				s[n] = f.Offset(s[n], x.unroll*x.step)
 				return s
 			})
 			s = append([]V(nil), s...)
-			s[n], s[n+1] = f.At(s[n], aSkip), f.At(s[n+1], bSkip)
+			s[n], s[n+1] = f.At(s[n], args.aSkip), f.At(s[n+1], args.bSkip)
 			return s
 		})
 		s = append([]V(nil), s...)
-		s[n] = f.At(s[n], aJump)
+		s[n] = f.At(s[n], args.aJump)
 		return s
 	})
 	store := func(add bool) {
 		for r := range x.rows {
-			row := f.At(c, f.Mul(ldc, build.Int(int64(r))))
+			row := f.At(args.c, f.Mul(args.ldc, build.Int(int64(r))))
 			for v := range x.nv {
 				y, p := state[r*x.nv+v], f.Offset(row, v*t.Lanes)
 				if add {
@@ -101,8 +127,7 @@ func (x tile) emit(m *build.Module) {
 			}
 		}
 	}
-	f.If(f.Eq(add, build.Int(0)), func() []V { store(false); return nil }, func() []V { store(true); return nil })
-	f.Return()
+	f.If(f.Eq(args.add, build.Int(0)), func() []V { store(false); return nil }, func() []V { store(true); return nil })
 }
 
 // size is a tile's extent that occurs count times in a row.
@@ -159,6 +184,7 @@ type tileArgs struct {
 	aSkip, bSkip, aJump V
 	ldb, ldc            V // distances of rows
 	on, add             V
+	tiles               V // of a tile that is many: how many
 }
 
 // call calls the tile.
@@ -174,6 +200,9 @@ func (x tile) call(f *build.Func, args tileArgs) {
 			v = c64(0)
 		}
 		ps, types = append(ps, v), append(types, i64)
+	}
+	if x.many {
+		ps, types = append(ps, args.tiles), append(types, i64)
 	}
 	f.Call(f.Module.Extern(x.name(), types...), ps...)
 }
@@ -199,4 +228,15 @@ func (g *Gemm) segments(f *build.Func, args, batch, row V, rows int, col V, cols
 		}
 		g.Epilogue(f, s)
 	})
+}
+
+// down calls tiles for count rows, each for at most most, one after the other.
+func down(f *build.Func, count, most int, args tileArgs, of func(rows int) tile) {
+	at := 0
+	for _, s := range split(count, most) {
+		x, y := of(s.extent), args
+		y.a, y.c, y.tiles = f.Offset(args.a, at*x.row), f.At(args.c, f.Mul(args.ldc, build.Int(int64(at)))), build.Int(int64(s.count))
+		x.call(f, y)
+		at += s.extent * s.count
+	}
 }

@@ -162,7 +162,7 @@ func (g *Gemm) winogradLayout(t *build.Target) *winogradLayout {
 
 // tile is the register tile for so many tiles and columns.
 func (l *winogradLayout) tile(rows, cols int) tile {
-	return tile{rows, ceilDiv(cols, l.t.Lanes), l.c, 1, unrollOf(l.c)}
+	return tile{rows, ceilDiv(cols, l.t.Lanes), l.c, 1, unrollOf(l.c), true}
 }
 
 // registers lists the register tiles that the kernel calls.

@@ -97,7 +97,7 @@ func (g *Gemm) winogradSumLayout(t *build.Target) *winogradSumLayout {
 
 // tile is the register tile for so many channels and columns.
 func (l *winogradSumLayout) tile(rows, cols int) tile {
-	return tile{rows, ceilDiv(cols, l.t.Lanes), 1, l.channels, unrollOf(l.tiles)}
+	return tile{rows, ceilDiv(cols, l.t.Lanes), 1, l.channels, unrollOf(l.tiles), true}
 }
 
 // registers lists the register tiles that the kernel calls.
@@ -160,10 +160,8 @@ func (l *winogradSumLayout) emit(m *build.Module) {
 			left, right := f.At(pixels, f.Mul(part, c64(l.plane))), f.At(grads, f.Mul(part, c64(l.parts)))
 			sums := f.At(total, f.Mul(part, c64(l.sums)))
 			columns(func(col V, cols int) {
-				each(f, split(l.channels, maxRows(t, ceilDiv(cols, t.Lanes))), 1, l.channels, func(r V, rows int) {
-					l.tile(rows, cols).call(f, tileArgs{a: f.At(left, r), b: f.At(right, col), part: sums, c: f.At(sums, f.Add(f.Mul(r, c64(g.Cols)), col)),
-						run: c64(l.tiles), segs: c64(1), times: c64(1), ldb: c64(g.Cols), ldc: c64(g.Cols), add: row})
-				})
+				down(f, l.channels, maxRows(t, ceilDiv(cols, t.Lanes)), tileArgs{a: left, b: f.At(right, col), part: sums, c: f.At(sums, col),
+					run: c64(l.tiles), segs: c64(1), times: c64(1), ldb: c64(g.Cols), ldc: c64(g.Cols), add: row}, func(rows int) tile { return l.tile(rows, cols) })
 			})
 		})
 	}
