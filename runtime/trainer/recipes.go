@@ -64,12 +64,12 @@ func paper() train.Config {
 func demo(c *train.Config) {
 	c.Data = train.DataConfig{Source: "shapes", HoldBack: 1024, Pictures: 40_000, Views: 1}
 	d := &c.DVAE
-	d.Steps, d.LR, d.LRMin, d.DecayOver = 3000, 4e-3, 5e-5, 1
+	d.Steps, d.LR, d.LRMin, d.DecayOver = 3500, 4e-3, 5e-5, 1
 	d.WarmUp, d.AverageDecay = 100, 0.998
 	d.Beta, d.BetaOver, d.Tau, d.TauOver = 4, 0.03, 1./16, 1
 	d.ValidateEvery, d.ValidateBatches = 250, 4
 	p := &c.Prior
-	p.Steps, p.LR, p.LRMin, p.Schedule = 4400, 1.5e-3, 2e-5, train.ScheduleCosine
+	p.Steps, p.LR, p.LRMin, p.Schedule = 5200, 1.5e-3, 2e-5, train.ScheduleCosine
 	p.WarmUp, p.AverageDecay, p.AverageEvery = 100, 0.9, 10
 	p.ValidateEvery, p.ValidateBatches = 500, 16
 	k := &c.CLIP
