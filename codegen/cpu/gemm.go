@@ -569,6 +569,29 @@ func (g *Gemm) finish(f *build.Func, l *gemmLayout, args, batch, m0, rows, n0, r
 	}
 }
 
+// segments runs the epilogue over rows of a tile at c, which are ldc apart, of cols columns from col.
+func (g *Gemm) segments(f *build.Func, args, batch, row V, rows int, col V, cols int, c V, ldc int) {
+	lanes := f.Target.Lanes
+	nv := ceilDiv(cols, lanes)
+	var masks []V
+	if cols%lanes != 0 {
+		masks = make([]V, nv)
+		for v := range masks {
+			if n := cols - v*lanes; n < lanes {
+				masks[v] = f.LaneMask(lanes, build.Int(int64(n)))
+			}
+		}
+	}
+	f.Range(build.Int(0), build.Int(int64(rows)), build.Int(1), func(r V) {
+		s := &Segment{Args: args, Batch: batch, Row: f.Add(row, r), Col: col, Mask: masks}
+		p := f.At(c, f.Mul(r, build.Int(int64(ldc))))
+		for v := range nv {
+			s.Acc = append(s.Acc, f.Load(f.Module.Vec(), f.Offset(p, v*lanes)))
+		}
+		g.Epilogue(f, s)
+	})
+}
+
 func (g *Gemm) check() error {
 	for _, d := range []struct {
 		name    string

@@ -207,36 +207,24 @@ func (x tile) call(f *build.Func, args tileArgs) {
 	f.Call(f.Module.Extern(x.name(), types...), ps...)
 }
 
-// segments runs the epilogue over rows of a tile at c, which are ldc apart, of cols columns from col.
-func (g *Gemm) segments(f *build.Func, args, batch, row V, rows int, col V, cols int, c V, ldc int) {
-	lanes := f.Target.Lanes
-	nv := ceilDiv(cols, lanes)
-	var masks []V
-	if cols%lanes != 0 {
-		masks = make([]V, nv)
-		for v := range masks {
-			if n := cols - v*lanes; n < lanes {
-				masks[v] = f.LaneMask(lanes, build.Int(int64(n)))
-			}
-		}
-	}
-	f.Range(build.Int(0), build.Int(int64(rows)), build.Int(1), func(r V) {
-		s := &Segment{Args: args, Batch: batch, Row: f.Add(row, r), Col: col, Mask: masks}
-		p := f.At(c, f.Mul(r, build.Int(int64(ldc))))
-		for v := range nv {
-			s.Acc = append(s.Acc, f.Load(f.Module.Vec(), f.Offset(p, v*lanes)))
-		}
-		g.Epilogue(f, s)
-	})
-}
-
-// down calls tiles for count rows, each for at most most, one after the other.
-func down(f *build.Func, count, most int, args tileArgs, of func(rows int) tile) {
+// down calls tiles for count rows of a panel of cols columns, one after the other.
+func down(f *build.Func, t *build.Target, count, cols int, args tileArgs, of func(rows, cols int) tile) {
 	at := 0
-	for _, s := range split(count, most) {
-		x, y := of(s.extent), args
+	for _, s := range split(count, maxRows(t, ceilDiv(cols, t.Lanes))) {
+		x, y := of(s.extent, cols), args
 		y.a, y.c, y.tiles = f.Offset(args.a, at*x.row), f.At(args.c, f.Mul(args.ldc, build.Int(int64(at)))), build.Int(int64(s.count))
 		x.call(f, y)
 		at += s.extent * s.count
 	}
+}
+
+// heights lists the register tiles that down calls for count rows and panels of cols columns.
+func heights(t *build.Target, count, cols int, of func(rows, cols int) tile) []tile {
+	var out []tile
+	for _, p := range panels(t, cols) {
+		for _, r := range split(count, maxRows(t, ceilDiv(p.extent, t.Lanes))) {
+			out = append(out, of(r.extent, p.extent))
+		}
+	}
+	return out
 }

@@ -35,7 +35,7 @@ func (g *Gemm) ways() []way {
 	}
 	var out []way
 	if w := g.winogradSum(); w != nil {
-		out = append(out, winogradSumWay{w, p})
+		out = append(out, winogradSumWay{winogradWay{w, p}})
 	}
 	d := g.direct(g.Packed)
 	if g.thin() {
@@ -135,7 +135,7 @@ func (w packedWay) code(t *build.Target) code { return w.g.layout(t) }
 // thinWay reads both operands of few rows in place: thin.go.
 type thinWay struct {
 	packedWay
-	d *direct // what it were otherwise
+	d *direct // how it would be read in place otherwise
 }
 
 func (w thinWay) tile() (rows, cols int) { return w.g.thinTile() }
@@ -229,17 +229,11 @@ func (w winogradWay) spared() int64 {
 func (w winogradWay) code(t *build.Target) code { return w.g.winogradLayout(t) }
 
 // winogradSumWay does the same for the gradient of filters: winograd_grad.go.
-type winogradSumWay winogradWay
+type winogradSumWay struct{ winogradWay }
 
 func (w winogradSumWay) tile() (rows, cols int) { return w.sumTileFor() }
 
 func (w winogradSumWay) shares() bool { return false }
-
-func (w winogradSumWay) cost() int { return winogradWay(w).cost() }
-
-func (w winogradSumWay) copied(left bool) int { return winogradWay(w).copied(left) }
-
-func (w winogradSumWay) spared() int64 { return winogradWay(w).spared() }
 
 func (w winogradSumWay) code(t *build.Target) code {
 	if l := w.g.winogradSumLayout(t); l != nil {

@@ -166,15 +166,8 @@ func (l *winogradLayout) tile(rows, cols int) tile {
 	return tile{rows, ceilDiv(cols, l.t.Lanes), l.c, 1, unrollOf(l.c), true}
 }
 
-// registers lists the register tiles that the kernel calls.
 func (l *winogradLayout) registers() []tile {
-	var out []tile
-	for _, p := range panels(l.t, l.winograd.n) {
-		for _, r := range split(l.tiles, maxRows(l.t, ceilDiv(p.extent, l.t.Lanes))) {
-			out = append(out, l.tile(r.extent, p.extent))
-		}
-	}
-	return out
+	return heights(l.t, l.tiles, l.winograd.n, l.tile)
 }
 
 // packedFloats is how many float32 elements transformed filters take on t: those of a panel of columns after
@@ -234,10 +227,16 @@ func (m maps) filter(g []V) []V {
 	return out
 }
 
+// folded are sums and differences of the parts of both pairs of points.
+func (m maps) folded(s []V) (e1, o1, e2, o2 V) {
+	e1, o1 = m.pair(s[1], 1, s[2])
+	e2, o2 = m.pair(s[3], 1, s[4])
+	return e1, o1, e2, o2
+}
+
 // results is S': results from sums.
 func (m maps) results(s []V) []V {
-	e1, o1 := m.FAdd(s[1], s[2]), m.FSub(s[1], s[2])
-	e2, o2 := m.FAdd(s[3], s[4]), m.FSub(s[3], s[4])
+	e1, o1, e2, o2 := m.folded(s)
 	return []V{
 		m.FAdd(s[0], m.FAdd(e1, e2)),
 		m.addTo(m.FMul(m.con(near), o1), far, o2),
@@ -258,8 +257,7 @@ func (m maps) gradients(y []V) []V {
 
 // filterGradient is U': gradients of filters from sums.
 func (m maps) filterGradient(s []V) []V {
-	e1, o1 := m.FAdd(s[1], s[2]), m.FSub(s[1], s[2])
-	e2, o2 := m.FAdd(s[3], s[4]), m.FSub(s[3], s[4])
+	e1, o1, e2, o2 := m.folded(s)
 	return []V{
 		m.addTo(m.addTo(m.FMul(m.con(1/ofZero), s[0]), 1/ofNear, e1), 1/ofFar, e2),
 		m.addTo(m.FMul(m.con(near/ofNear), o1), far/ofFar, o2),

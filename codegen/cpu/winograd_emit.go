@@ -45,8 +45,8 @@ func (e *winogradKernel) multiply(block, col0, col1 V) {
 				e.Range(j0, j1, c64(1), func(j V) {
 					filters := e.At(e.filters, e.Mul(e.Add(e.Mul(j, c64(tileParts)), part), c64(l.c*nr)))
 					sums := e.At(e.wait, e.Mul(e.Add(e.Mul(e.Sub(j, j0), c64(tileParts)), part), c64(l.sums)))
-					down(e.Func, l.tiles, maxRows(t, ceilDiv(s.extent, t.Lanes)), tileArgs{a: from, b: filters, part: sums, c: sums,
-						run: c64(l.c), segs: c64(1), times: c64(1), ldb: c64(nr), ldc: c64(nr)}, func(rows int) tile { return l.tile(rows, s.extent) })
+					down(e.Func, t, l.tiles, s.extent, tileArgs{a: from, b: filters, part: sums, c: sums,
+						run: c64(l.c), segs: c64(1), times: c64(1), ldb: c64(nr), ldc: c64(nr)}, l.tile)
 				})
 			})
 			e.Range(j0, j1, c64(1), func(j V) {

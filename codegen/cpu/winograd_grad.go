@@ -100,16 +100,7 @@ func (l *winogradSumLayout) tile(rows, cols int) tile {
 	return tile{rows, ceilDiv(cols, l.t.Lanes), 1, l.channels, unrollOf(l.tiles), true}
 }
 
-// registers lists the register tiles that the kernel calls.
-func (l *winogradSumLayout) registers() []tile {
-	var out []tile
-	for _, p := range panels(l.t, l.g.Cols) {
-		for _, r := range split(l.channels, maxRows(l.t, ceilDiv(p.extent, l.t.Lanes))) {
-			out = append(out, l.tile(r.extent, p.extent))
-		}
-	}
-	return out
-}
+func (l *winogradSumLayout) registers() []tile { return heights(l.t, l.channels, l.g.Cols, l.tile) }
 
 func (l *winogradSumLayout) emit(m *build.Module) {
 	g, t, p := l.g, l.t, l.picture
@@ -160,8 +151,8 @@ func (l *winogradSumLayout) emit(m *build.Module) {
 			left, right := f.At(pixels, f.Mul(part, c64(l.plane))), f.At(grads, f.Mul(part, c64(l.parts)))
 			sums := f.At(total, f.Mul(part, c64(l.sums)))
 			columns(func(col V, cols int) {
-				down(f, l.channels, maxRows(t, ceilDiv(cols, t.Lanes)), tileArgs{a: left, b: f.At(right, col), part: sums, c: f.At(sums, col),
-					run: c64(l.tiles), segs: c64(1), times: c64(1), ldb: c64(g.Cols), ldc: c64(g.Cols), add: row}, func(rows int) tile { return l.tile(rows, cols) })
+				down(f, t, l.channels, cols, tileArgs{a: left, b: f.At(right, col), part: sums, c: f.At(sums, col),
+					run: c64(l.tiles), segs: c64(1), times: c64(1), ldb: c64(g.Cols), ldc: c64(g.Cols), add: row}, l.tile)
 			})
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -65,7 +66,11 @@ var compileAll = sync.OnceValues(func() (*suite, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", v.name, err)
 			}
-			c := check{op: name, state: aliases(v.Op), in: data(args), want: map[string]*ir.Tensor{}}
+			what := name
+			if strings.HasPrefix(name, "conv2d") && slices.Equal(v.Args[0].Shape, []int{2, 16, 16, 16}) {
+				what += " in tiles"
+			}
+			c := check{op: what, state: aliases(v.Op), in: data(args), want: map[string]*ir.Tensor{}}
 			for i, y := range v.Op.Ref(args, outs) {
 				c.want[fmt.Sprintf("y%d", i)] = y
 			}
@@ -74,7 +79,7 @@ var compileAll = sync.OnceValues(func() (*suite, error) {
 			if v.NoGrad {
 				continue
 			}
-			c = check{op: name, in: data(args)}
+			c = check{op: what, in: data(args)}
 			if c.want, err = gradients(v, args, c.in); err != nil {
 				return nil, fmt.Errorf("%s: gradient: %w", v.name, err)
 			}
@@ -133,13 +138,13 @@ var tolerance = map[ir.DType]float64{
 
 // overrides are wider tolerances by op and type, with the error measured.
 var overrides = map[string]float64{
-	"attention f32":          4e-6,   // 2.6e-6: scores near 30 lose 5 bits before exp
-	"attention f16":          1.6e-3, // 1.2e-3: result and its gradient are rounded before the backward pass
-	"conv2d f32":             1.9e-6, // 1.23e-6: minimal filtering adds and subtracts multiples before and after it sums
-	"conv2d_input_grad f32":  1.6e-6, // 1.03e-6: the same
-	"conv2d_weight_grad f32": 1.6e-6, // 1.04e-6: the same
-	"scatter_add bf16":       1.2e-2, // 8.1e-3: accumulates in its result, in bf16
-	"take bf16":              1.6e-2, // 1.2e-2: its gradient is scatter_add
+	"attention f32":                   4e-6,   // 2.6e-6: scores near 30 lose 5 bits before exp
+	"attention f16":                   1.6e-3, // 1.2e-3: result and its gradient are rounded before the backward pass
+	"conv2d in tiles f32":             1.9e-6, // 1.23e-6: minimal filtering adds and subtracts multiples before and after it sums
+	"conv2d_input_grad in tiles f32":  1.6e-6, // 1.03e-6: the same
+	"conv2d_weight_grad in tiles f32": 1.4e-6, // 8.7e-7: the same
+	"scatter_add bf16":                1.2e-2, // 8.1e-3: accumulates in its result, in bf16
+	"take bf16":                       1.6e-2, // 1.2e-2: its gradient is scatter_add
 
 	// Whole updates of demo on two devices; the largest errors of four seeds. In paper, sums a hair apart
 	// are rounded to other numbers of 16 bits, one next to the other.
