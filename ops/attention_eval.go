@@ -57,10 +57,10 @@ func (l layout) keys(table []float64) ([][]int, error) {
 	at := func(i int) int { return int(table[i]) }
 	for b := 0; b < at(0); b++ {
 		lanes := at(at(1+b) + 1)
-		for e := at(1+b) + 2; e < at(2+b); e += 3 {
+		for e := at(1+b) + 2; e < at(2+b); e += mask.EntryWords {
 			for c := 0; c < (at(e)+7)&^7; c++ {
 				k := at(at(e+1) + c)
-				for lane := 0; lane < mask.Lanes; lane++ {
+				for lane := at(e + 3); lane < at(e+4); lane++ {
 					bits := at(e + 2)
 					if bits != 0 && uint32(int32(at(bits+c/32*mask.Lanes+lane)))>>(c%32)&1 == 0 {
 						continue

@@ -5,6 +5,7 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu/vmath"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
+	"github.com/gouache-ml/gouache/ops/mask"
 )
 
 // The attention templates. Vector lanes are the queries of a block of the mask
@@ -117,16 +118,26 @@ type entry struct {
 	whole V // that rounded up to a multiple of 8
 	list  V // positions, as many as whole
 	mask  V // offset of the mask's words, 0 for an entry of which everything is allowed
+	lanes   // that have to do with it
 	words V // their address, or nil where there is no mask; see masking
 }
 
+// lanes are some of a block: from first to end, two vectors at a time.
+type lanes struct{ first, end V }
+
+func allLanes() lanes { return lanes{c64(0), c64(laneCount)} }
+
 // entries emits f for the entries of a block.
 func (a *attention) entries(from, to V, f func(e entry)) {
-	a.Range(from, to, c64(3), func(at V) {
+	a.Range(from, to, c64(mask.EntryWords), func(at V) {
 		e := entry{n: a.index(a.table, at)}
 		e.whole = a.And(a.Add(e.n, c64(7)), c64(-8))
 		e.list = a.At(a.table, a.index(a.table, a.Add(at, c64(1))))
 		e.mask = a.index(a.table, a.Add(at, c64(2)))
+		e.lanes = allLanes()
+		if laneVectors*a.vl < laneCount {
+			e.lanes = lanes{a.index(a.table, a.Add(at, c64(3))), a.index(a.table, a.Add(at, c64(4)))}
+		}
 		f(e)
 	})
 }
@@ -197,13 +208,13 @@ func (a *attention) transpose(src, dst V, rows, cols int) {
 // each lane, to the rows of operand op that belong to the queries; rows is
 // space for its transpose.
 func (a *attention) copyOut(src, rows V, op int, b queries, scale func(lane V) V) {
-	a.eachLane(func(q V) {
+	a.eachLane(allLanes(), 1, func(q V) {
 		s := scale(q)
 		a.Range(c64(0), c64(a.d), c64(1), func(r V) {
 			p := a.At(src, a.Add(a.Mul(r, c64(laneCount)), q))
 			a.Store(a.FMul(a.Load(a.Module.Vec(), p), s), p)
 		})
-	}, 1)
+	})
 	a.transpose(src, rows, a.dp, laneCount)
 	a.Range(c64(0), b.n, c64(1), func(r V) {
 		a.writeRow(a.At(rows, a.Mul(r, c64(a.dp))), op, a.index(b.list, r))
@@ -219,9 +230,9 @@ func (a *attention) writeRow(from V, op int, position V) {
 	})
 }
 
-// eachLane calls f for the first lane of every group of vectors of a block.
-func (a *attention) eachLane(f func(q V), vectors int) {
-	a.Range(c64(0), c64(laneCount), c64(vectors*a.vl), f)
+// eachLane calls f for the first lane of every group of vectors of l.
+func (a *attention) eachLane(l lanes, vectors int, f func(q V)) {
+	a.Range(l.first, l.end, c64(vectors*a.vl), f)
 }
 
 // gatherer finds the rows of operand op for the keys of one entry after the
@@ -335,11 +346,11 @@ func (a *attention) tiles(n V, nv int, f func(r V, rows int)) {
 const laneVectors = 2 // of a tile whose vectors are lanes
 
 // scores writes to s the products of the rows of g with y, dp rows of lanes: s
-// has a row of lanes for each of n rows, a multiple of 8.
-func (a *attention) scores(g *gatherer, y, s, n V) {
-	a.eachLane(func(q V) {
+// has a row of lanes for each key of e.
+func (a *attention) scores(g *gatherer, y, s V, e entry) {
+	a.eachLane(e.lanes, laneVectors, func(q V) {
 		from := a.At(y, q)
-		a.tiles(n, laneVectors, func(r V, rows int) {
+		a.tiles(e.whole, laneVectors, func(r V, rows int) {
 			xs := make([]V, rows)
 			for i := range xs {
 				xs[i] = a.get(g, a.Add(r, c64(i)))
@@ -357,15 +368,15 @@ func (a *attention) scores(g *gatherer, y, s, n V) {
 				a.Store(x, a.Offset(to, i/laneVectors*laneCount+i%laneVectors*a.vl))
 			}
 		})
-	}, laneVectors)
+	})
 }
 
-// collect adds to out, d rows of lanes, the sum over n rows of g of their
-// elements times the lanes of p. keep, if not nil, gives the factor of out's
+// collect adds to out, d rows of lanes, the sum over the rows of g for the keys of e of
+// their elements times the lanes of p. keep, if not nil, gives the factor of out's
 // old value for the vector of lanes at q.
-func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
+func (a *attention) collect(g *gatherer, p, out V, e entry, keep func(q V) V) {
 	most := a.tileRows(laneVectors)
-	a.eachLane(func(q V) {
+	a.eachLane(e.lanes, laneVectors, func(q V) {
 		from := a.At(p, q)
 		tile := func(r V, rows int) {
 			to := a.At(out, a.Add(a.Mul(r, c64(laneCount)), q))
@@ -379,7 +390,7 @@ func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
 					acc[i] = a.FMul(acc[i], factor)
 				}
 			}
-			acc = a.tile(rows, laneVectors, n, acc, func(k V) (func(i, j int) V, func(j, v int) V) {
+			acc = a.tile(rows, laneVectors, e.whole, acc, func(k V) (func(i, j int) V, func(j, v int) V) {
 				var xs [deep]V
 				for j := range xs {
 					xs[j] = a.At(a.get(g, a.Add(k, c64(j))), r)
@@ -396,7 +407,7 @@ func (a *attention) collect(g *gatherer, p, out, n V, keep func(q V) V) {
 		for at := eights; at < a.d; at += most {
 			tile(c64(at), min(a.d-at, most))
 		}
-	}, laneVectors)
+	})
 }
 
 // scatter adds to the rows of sum, dp apart, at the positions of e, the sum
@@ -419,9 +430,9 @@ func (a *attention) scatter(p, y, sum V, e entry) {
 					acc[i*nv+v] = a.Load(a.Module.Vec(), a.Offset(to[i], v*a.vl))
 				}
 			}
-			x0 := a.At(p, a.Mul(r, c64(laneCount)))
-			acc = a.tile(rows, nv, c64(laneCount), acc, func(k V) (func(i, j int) V, func(j, v int) V) {
-				xk, yk := a.At(x0, k), a.Offset(a.At(y, a.Mul(k, c64(a.dp))), col)
+			x0, y0 := a.lanesOf(p, r, e.first), a.Offset(a.At(y, a.Mul(e.first, c64(a.dp))), col)
+			acc = a.tile(rows, nv, a.Sub(e.end, e.first), acc, func(k V) (func(i, j int) V, func(j, v int) V) {
+				xk, yk := a.At(x0, k), a.At(y0, a.Mul(k, c64(a.dp)))
 				return func(i, j int) V { return a.Offset(xk, i*laneCount+j) }, func(j, v int) V { return a.Offset(yk, j*a.dp+v*a.vl) }
 			})
 			for i, x := range acc {
@@ -491,21 +502,21 @@ func (a *attention) forward(chunk V) {
 	a.copyIn(q, b.list, c64(laneCount), rows, a.k.Template.F)
 	a.transpose(rows, qt, laneCount, a.dp)
 	a.zero(ot, c64(size))
-	a.eachLane(func(i V) {
+	a.eachLane(allLanes(), 1, func(i V) {
 		a.Store(a.splat(masked), a.At(top, i))
 		a.Store(a.splat(0), a.At(sum, i))
-	}, 1)
+	})
 	a.entries(from, to, func(e entry) {
 		a.load(keys, e, nil)
-		a.scores(keys, qt, s, e.whole)
+		a.scores(keys, qt, s, e)
 		a.masking(e, func(e entry) { a.softmax(s, top, sum, corr, e) })
 		a.load(values, e, keys)
-		a.collect(values, s, ot, e.whole, func(i V) V { return a.vector(corr, i) })
+		a.collect(values, s, ot, e, func(i V) V { return a.vector(corr, i) })
 	})
 	a.copyOut(ot, rows, out, b, func(i V) V { return a.FDiv(a.splat(1), a.vector(sum, i)) })
-	a.eachLane(func(i V) {
+	a.eachLane(allLanes(), 1, func(i V) {
 		a.Store(a.FAdd(a.vector(top, i), vmath.Log(a.Func, a.vector(sum, i))), a.At(sum, i))
-	}, 1)
+	})
 	a.Range(c64(0), b.n, c64(1), func(i V) {
 		a.Store(a.Load(build.F32, a.At(sum, i)), a.perHead(lse, a.index(b.list, i)))
 	})
@@ -516,7 +527,7 @@ func (a *attention) forward(chunk V) {
 // summed with the old top.
 func (a *attention) softmax(s, top, sum, corr V, e entry) {
 	const u = 4
-	a.eachLane(func(q V) {
+	a.eachLane(e.lanes, 1, func(q V) {
 		old := a.vector(top, q)
 		ms := a.pairs(e, q, u, []V{old, old, old, old}, func(i int, c, allowed V, m []V) []V {
 			p := a.lanesOf(s, c, q)
@@ -541,14 +552,14 @@ func (a *attention) softmax(s, top, sum, corr V, e entry) {
 		a.Store(m, a.At(top, q))
 		a.Store(factor, a.At(corr, q))
 		a.Store(a.FMA(a.vector(sum, q), factor, a.FAdd(part[0], part[1])), a.At(sum, q))
-	}, 1)
+	})
 }
 
 // scoreGradients replaces the scores s of one entry by probabilities, and the
 // products ds of gradients and values by the gradients of the scores, given
 // the rows of lse and delta.
 func (a *attention) scoreGradients(s, ds, lse, delta V, e entry) {
-	a.eachLane(func(i V) {
+	a.eachLane(e.lanes, 1, func(i V) {
 		lv, dv := a.vector(lse, i), a.vector(delta, i)
 		a.pairs(e, i, 2, nil, func(_ int, c, allowed V, _ []V) []V {
 			at := a.lanesOf(s, c, i)
@@ -561,7 +572,7 @@ func (a *attention) scoreGradients(s, ds, lse, delta V, e entry) {
 			a.Store(a.FMul(p, a.FSub(a.Load(a.Module.Vec(), at), dv)), at)
 			return nil
 		})
-	}, 1)
+	})
 }
 
 // products writes to dst, for each query of a block, the sum of the products of
@@ -618,10 +629,10 @@ func (a *attention) gradient(chunk V) {
 		a.entries(from, to, func(x entry) {
 			a.load(keys, x, nil)
 			a.load(values, x, keys)
-			a.scores(keys, qt, s, x.whole)
-			a.scores(values, gt, ds, x.whole)
+			a.scores(keys, qt, s, x)
+			a.scores(values, gt, ds, x)
 			a.masking(x, func(x entry) { a.scoreGradients(s, ds, l, e, x) })
-			a.collect(keys, ds, sum, x.whole, nil)
+			a.collect(keys, ds, sum, x, nil)
 			a.scatter(s, gs, sumV, x)
 			a.scatter(ds, qs, sumK, x)
 		})

@@ -21,7 +21,7 @@
 //
 // A block is the number of its queries, the offset of a list of 32 words with
 // their positions (the last one repeated), and for every 128 of its keys, or
-// what is left of them, an entry of three words:
+// what is left of them, an entry of five words:
 //
 //	count                 number of keys, 1 to 128
 //	offset                of the list of their positions, count rounded up to
@@ -31,9 +31,12 @@
 //	                      else the offset of mask words: for every 32 keys 32
 //	                      words, one for each query, whose bit c (least
 //	                      significant first) is set when key c is allowed
+//	first, end            the first query that is allowed any of the keys, and
+//	                      one beyond the last: 0 and 32, or those of a half, 0
+//	                      and 16 or 16 and 32
 //
 // Bits of queries and keys that don't exist are 0. Keys that all queries of a
-// block are allowed come first. Equal lists and masks are stored once.
+// block are allowed come first, and keys that only one half has after those of both. Equal lists and masks are stored once.
 //
 // # Key lists
 //

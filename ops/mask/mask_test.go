@@ -49,16 +49,19 @@ func expand(t *testing.T, table []int32, n int) [][]bool {
 			}
 			seen[q] = true
 		}
-		if (end-at-2)%3 != 0 || end == at+2 {
+		if (end-at-2)%EntryWords != 0 || end == at+2 {
 			t.Fatalf("block %d has %d words", i, end-at)
 		}
-		for e := at + 2; e < end; e += 3 {
-			count, keys, bits := int(table[e]), table[table[e+1]:], table[e+2]
+		for e := at + 2; e < end; e += EntryWords {
+			count, keys, bits, first, last := int(table[e]), table[table[e+1]:], table[e+2], int(table[e+3]), int(table[e+4])
 			if count < 1 || count > Span {
 				t.Fatalf("block %d has an entry of %d keys", i, count)
 			}
 			if bits == 0 && (count%8 != 0 || lanes < Lanes) {
 				t.Fatalf("block %d: %d lanes and %d keys without a mask", i, lanes, count)
+			}
+			if first%half != 0 || last%half != 0 || first >= last || last > Lanes || bits == 0 && last-first < Lanes {
+				t.Fatalf("block %d has an entry for lanes %d to %d", i, first, last)
 			}
 			for c := 0; c < (count+7)&^7; c++ {
 				used := false
@@ -66,7 +69,7 @@ func expand(t *testing.T, table []int32, n int) [][]bool {
 					if bits != 0 && uint32(table[int(bits)+c/32*Lanes+l])>>(c%32)&1 == 0 {
 						continue
 					}
-					if l >= lanes || c >= count {
+					if l >= lanes || c >= count || l < first || l >= last {
 						t.Fatalf("block %d allows lane %d of %d key %d of %d", i, l, lanes, c, count)
 					}
 					if pairs[list[l]][keys[c]] {
@@ -260,12 +263,12 @@ func TestBlocksHaveFewKeysToSpare(t *testing.T) {
 	}{{Row(text, w, h), 321}, {Column(text, w, h), 289}, {Conv(text, w, h, ConvSize), 420}} {
 		table := Blocks(c.m, Len(text, w, h))
 		for i := int32(0); i < table[0]; i++ {
-			n := 0
-			for e := table[1+i] + 2; e < table[2+i]; e += 3 {
-				n += int(table[e])
+			n := 0 // of half a block's queries
+			for e := table[1+i] + 2; e < table[2+i]; e += EntryWords {
+				n += int(table[e] * (table[e+4] - table[e+3]) / half)
 			}
-			if n > c.most {
-				t.Errorf("%s: block %d has %d keys, want at most %d", c.m, i, n, c.most)
+			if n > 2*c.most {
+				t.Errorf("%s: a query of block %d has %d keys, want at most %d", c.m, i, (n+1)/2, c.most)
 			}
 		}
 		if n := int(table[0]); n > 42 {

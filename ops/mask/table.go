@@ -7,11 +7,13 @@ import (
 )
 
 // Lanes is the most queries of a block, and Span the most keys of an entry;
-// mask words have one bit for each of 32 keys.
+// mask words have one bit for each of 32 keys. An entry has EntryWords words.
 const (
-	Lanes = 32
-	Span  = 128
-	word  = 32
+	Lanes      = 32
+	Span       = 128
+	EntryWords = 5
+	half       = Lanes / 2
+	word       = 32
 )
 
 // Blocks is the block table of m over t positions; see the package
@@ -50,26 +52,36 @@ func memo(kind string, m Mask, t int, build func(m Mask, t int) []int32) []int32
 // block is a set of queries that share their keys.
 type block struct {
 	lanes []int
-	keys  []int // allowed to any of them; those allowed to all come first
-	full  int   // how many are allowed to all
+	full  int   // how many keys are allowed to all: the first of both
+	both  []int // keys allowed to queries of both halves, and of one alone
+	one   [2][]int
 }
 
-// blocks puts queries into blocks in the way that leaves the fewest keys.
+// blocks puts queries into blocks in the way that leaves the least work.
 func blocks(m Mask, t int) []int32 {
 	var best []block
 	least := -1
 	for _, order := range orders(m, t) {
 		bs := make([]block, len(order))
-		cost := 0
+		work := 0
 		for i, lanes := range order {
 			bs[i] = gather(m, t, lanes)
-			cost += roundUp(len(bs[i].keys)) + 16 // and what a block costs without keys
+			work += bs[i].work()
 		}
-		if least < 0 || cost < least {
-			best, least = bs, cost
+		if least < 0 || work < least {
+			best, least = bs, work
 		}
 	}
 	return write(m, best)
+}
+
+// fewKeys is how many keys aren't worth an entry of their own for half of the lanes.
+const fewKeys = 8
+
+// work is what a block costs in pairs of half a block's queries and a key.
+func (b *block) work() int {
+	// 16 keys are what a block costs without any.
+	return 2*(roundUp(len(b.both))+16) + roundUp(len(b.one[0])) + roundUp(len(b.one[1]))
 }
 
 // orders lists ways to put positions into blocks: in turn, and, where m looks
@@ -170,22 +182,34 @@ func tiles(from, t, w, rows, cols int) [][]int {
 // gather finds the keys of a block.
 func gather(m Mask, t int, lanes []int) block {
 	list := Keys(m, t)
-	count := make([]int, t)
-	for _, q := range lanes {
+	count := make([][2]int, t)
+	for i, q := range lanes {
 		for _, k := range list[list[q]:list[q+1]] {
-			count[k]++
+			count[k][i/half]++
 		}
 	}
 	b := block{lanes: lanes}
+	full := func(n [2]int) bool { return n[1] > 0 && n[0]+n[1] == len(lanes) }
 	for k, n := range count {
-		if n == len(lanes) {
-			b.keys = append(b.keys, k)
+		if full(n) {
+			b.both = append(b.both, k)
 		}
 	}
-	b.full = len(b.keys)
+	b.full = len(b.both)
 	for k, n := range count {
-		if n > 0 && n < len(lanes) {
-			b.keys = append(b.keys, k)
+		switch {
+		case full(n):
+		case n[0] > 0 && n[1] > 0:
+			b.both = append(b.both, k)
+		case n[0] > 0:
+			b.one[0] = append(b.one[0], k)
+		case n[1] > 0:
+			b.one[1] = append(b.one[1], k)
+		}
+	}
+	for i, keys := range b.one {
+		if len(keys) < fewKeys {
+			b.both, b.one[i] = append(b.both, keys...), nil
 		}
 	}
 	return b
@@ -215,17 +239,21 @@ func write(m Mask, bs []block) []int32 {
 		table[1+i] = int32(len(table))
 		offsets = append(offsets, len(table)+1)
 		table = append(table, int32(len(b.lanes)), keep(padded(b.lanes, Lanes)))
-		for at := 0; at < len(b.keys); at += Span {
-			keys := b.keys[at:min(at+Span, len(b.keys))]
-			offsets = append(offsets, len(table)+1)
-			table = append(table, int32(len(keys)), keep(padded(keys, roundUp(len(keys)))))
-			if at+len(keys) <= b.full && len(keys)%8 == 0 && len(b.lanes) == Lanes {
-				table = append(table, 0)
-				continue
+		entries := func(keys []int, first, end int32, full int) {
+			for at := 0; at < len(keys); at += Span {
+				keys := keys[at:min(at+Span, len(keys))]
+				offsets = append(offsets, len(table)+1)
+				table = append(table, int32(len(keys)), keep(padded(keys, roundUp(len(keys)))), 0, first, end)
+				if at+len(keys) <= full && len(keys)%8 == 0 && len(b.lanes) == Lanes {
+					continue
+				}
+				offsets = append(offsets, len(table)-3)
+				table[len(table)-3] = keep(allowed(m, b.lanes, keys))
 			}
-			offsets = append(offsets, len(table))
-			table = append(table, keep(allowed(m, b.lanes, keys)))
 		}
+		entries(b.both, 0, Lanes, b.full)
+		entries(b.one[0], 0, half, 0)
+		entries(b.one[1], half, Lanes, 0)
 	}
 	table[1+len(bs)] = int32(len(table))
 	for _, at := range offsets {
