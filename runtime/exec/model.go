@@ -29,7 +29,8 @@ type Global struct {
 
 	init  string
 	std   float64
-	fixed int // offset of a constant's contents, or -1
+	fixed int  // offset of a constant's contents, or -1
+	there bool // a constant's contents are in its memory
 }
 
 func newModel(s *System, spec *ModelSpec) (*Model, error) {
@@ -81,7 +82,7 @@ func (m *Model) layOut() error {
 		}
 	}
 	for i := range m.globals {
-		if g := &m.globals[i]; g.Role == RoleConst || g.Role == RoleState {
+		if g := &m.globals[i]; g.Role == RoleState || g.Role == RoleConst && !m.waits(g) {
 			if err := m.fill(i, 0); err != nil {
 				return err
 			}
@@ -89,6 +90,25 @@ func (m *Model) layOut() error {
 	}
 	return nil
 }
+
+// waits reports whether a stored tensor is a constant that gets its contents when somebody looks at it or
+// asks for a program that does: the tables that only sampling reads are no burden to training.
+func (m *Model) waits(g *Global) bool { return m.remote == nil && g.fixed >= 0 }
+
+// bring fills constants that have waited.
+func (m *Model) bring(stored ...int) {
+	m.sys.turn.Lock()
+	defer m.sys.turn.Unlock()
+	for _, i := range stored {
+		if g := &m.globals[i]; m.waits(g) && !g.there {
+			copy(g.Data, m.contents(g))
+			g.there = true
+		}
+	}
+}
+
+// contents are those of a constant.
+func (m *Model) contents(g *Global) []byte { return m.spec.Consts[g.fixed : g.fixed+len(g.Data)] }
 
 // tensor makes a view, checking that it lies in its arena.
 func (m *Model) tensor(s TensorSpec) (Tensor, error) {
@@ -161,6 +181,9 @@ func (m *Model) Fingerprint() string { return m.spec.Fingerprint }
 // After the device has failed the tensors have no Data.
 func (m *Model) Globals() []Global {
 	if m.remote == nil {
+		for i := range m.globals {
+			m.bring(i)
+		}
 		return m.globals
 	}
 	if m.hand(true, m.remote.order...) == nil {
@@ -183,6 +206,7 @@ func (m *Model) Select(want func(*Global) bool) []*Global {
 			out, picked = append(out, g), append(picked, i)
 		}
 	}
+	m.bring(picked...)
 	if m.hand(true, picked...) != nil {
 		for i, g := range out {
 			failed := *g
@@ -218,6 +242,7 @@ func (m *Model) Tensor(name string) (*Tensor, error) {
 		}
 		return nil, unknown(m.Name(), "stored tensor", name, names)
 	}
+	m.bring(i)
 	if err := m.hand(true, i); err != nil {
 		return nil, err
 	}
@@ -249,7 +274,7 @@ func (m *Model) Init(seed uint64) error {
 		m.state.Clear()
 	}
 	for i := range m.globals {
-		if m.globals[i].Role != RoleAverage {
+		if g := &m.globals[i]; g.Role != RoleAverage && (!m.waits(g) || g.there) {
 			if err := m.fill(i, seed); err != nil {
 				return err
 			}
@@ -297,7 +322,7 @@ func (m *Model) fill(i int, seed uint64) error {
 	m.written(i, g.fixed < 0 && (g.init == "" || g.init == "zeros"))
 	switch {
 	case g.fixed >= 0:
-		copy(g.Data, m.spec.Consts[g.fixed:g.fixed+len(g.Data)])
+		copy(g.Data, m.contents(g))
 	case g.init == "" || g.init == "zeros":
 		if m.remote != nil {
 			m.each(len(g.Data), func(lo, hi int) { zero(g.Data[lo:hi]) })

@@ -106,11 +106,32 @@ func (p *Program) Run() {
 
 // ask notes that somebody has the program.
 func (p *Program) ask() {
+	m := p.model
 	if p.remote != nil {
-		p.model.sys.turn.Lock()
+		m.sys.turn.Lock()
 		p.remote.asked = true
-		p.model.sys.turn.Unlock()
+		m.sys.turn.Unlock()
+		return
 	}
+	for i := range m.globals {
+		if m.waits(&m.globals[i]) && p.touches(i) {
+			m.bring(i)
+		}
+	}
+}
+
+// touches reports whether a launch has a stored tensor among its buffers.
+func (p *Program) touches(stored int) bool {
+	from := State + Addr(p.model.spec.Globals[stored].Offset)
+	end := from + Addr(max(1, len(p.model.globals[stored].Data)))
+	for i := range p.spec.Launches {
+		for _, a := range p.spec.Launches[i].Args {
+			if a&State != 0 && from <= a && a < end {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // FLOPs is the number of floating-point operations of one run, as the compiler counted them.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gouache-ml/gouache/runtime/bpe"
+	"github.com/gouache-ml/gouache/runtime/exec"
 	"github.com/gouache-ml/gouache/runtime/feed/dice"
 	"github.com/gouache-ml/gouache/runtime/feed/shapes"
 	"github.com/gouache-ml/gouache/runtime/sample"
@@ -132,7 +133,7 @@ func pipeline(t *testing.T) *sample.Pipeline {
 		if err := m.Init(5); err != nil {
 			t.Fatal(err)
 		}
-		for _, g := range m.Globals() { // weights that matter
+		for _, g := range m.Select(func(*exec.Global) bool { return true }) { // weights that matter
 			x, _ := g.F32()
 			for i := range x {
 				x[i] *= 20

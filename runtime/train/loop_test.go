@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gouache-ml/gouache/runtime/exec"
 	"github.com/gouache-ml/gouache/runtime/feed/picture"
 	"github.com/gouache-ml/gouache/runtime/metrics"
 	"github.com/gouache-ml/gouache/runtime/snapshot"
@@ -185,7 +186,7 @@ func TestSamplingUsesAveragedWeights(t *testing.T) {
 	if len(tensors) != 2 || tensors[0].Name != "palette" || tensors[1].Name != "palette.avg" {
 		t.Fatalf("tensors of the snapshot: %v", tensors)
 	}
-	loaded := m.Globals()[0].Data
+	loaded := m.Select(func(g *exec.Global) bool { return g.Name == "palette" })[0].Data
 	if !tr.Averaged || !bytes.Equal(loaded, tensors[1].Data) || bytes.Equal(loaded, tensors[0].Data) {
 		t.Errorf("loaded weights aren't the averages")
 	}

@@ -42,27 +42,20 @@ func stored(g *exec.Global) snapshot.Tensor {
 
 // isCache tells KV caches from other state: they are filled anew by every sample, and
 // large. Models name them LAYER.cache.k and LAYER.cache.v.
-func isCache(g *exec.Global) bool { return strings.Contains(g.Name, ".cache.") }
+func isCache(g *exec.Global) bool {
+	return g.Role == exec.RoleState && strings.Contains(g.Name, ".cache.")
+}
 
 // partition lists the stored tensors of a snapshot's two files: weights with their
 // averages, and what only training needs.
 func partition(m Model) (weights, optimizer []snapshot.Tensor, metadata map[string]string) {
 	metadata = map[string]string{"format": "pt"} // what readers of safetensors expect
-	globals := m.Globals()
-	for i := range globals {
-		g := &globals[i]
+	for _, g := range m.Select(func(g *exec.Global) bool { return g.Role != exec.RoleConst && !isCache(g) }) {
 		switch g.Role {
 		case exec.RoleParam, exec.RoleAverage, exec.RoleBuffer:
 			weights = append(weights, stored(g))
-		case exec.RoleMoment1, exec.RoleMoment2:
-			optimizer = append(optimizer, stored(g))
-		case exec.RoleState:
-			if isCache(g) {
-				continue
-			}
-			optimizer = append(optimizer, stored(g))
 		default:
-			continue
+			optimizer = append(optimizer, stored(g))
 		}
 		if g.DType == exec.E6M9 || g.DType == exec.UE6M10 {
 			metadata[g.Name] = string(g.DType)
@@ -171,18 +164,17 @@ func Load(out, stage string, m Model) (*Trained, error) {
 	if err != nil {
 		return nil, err
 	}
-	globals := m.Globals()
+	globals := m.Select(func(g *exec.Global) bool {
+		return g.Role == exec.RoleParam || g.Role == exec.RoleBuffer || t.Averaged && g.Role == exec.RoleAverage
+	})
 	averageOf := map[string]*exec.Global{}
-	if t.Averaged {
-		for i := range globals {
-			if globals[i].Role == exec.RoleAverage {
-				averageOf[globals[i].Of] = &globals[i]
-			}
+	for _, g := range globals {
+		if g.Role == exec.RoleAverage {
+			averageOf[g.Of] = g
 		}
 	}
-	for i := range globals {
-		g := &globals[i]
-		if g.Role != exec.RoleParam && g.Role != exec.RoleBuffer {
+	for _, g := range globals {
+		if g.Role == exec.RoleAverage {
 			continue
 		}
 		if avg := averageOf[g.Name]; avg != nil {

@@ -23,7 +23,6 @@ type Program interface {
 type Model interface {
 	Name() string // with the system's: "demo.prior"
 	Fingerprint() string
-	Globals() []exec.Global
 	Select(want func(*exec.Global) bool) []*exec.Global
 	Params() int
 	Bytes() (state, work int64)
@@ -189,11 +188,9 @@ func (s *Sizes) readPrior(m Model) error {
 		return err
 	}
 	s.TextLen, s.Codes = text[1], logits[1]
-	for _, g := range m.Globals() {
-		if g.Name == "embed.token" && len(g.Shape) == 2 {
-			// Rows: text tokens, one pad for each text position, the start token, image tokens.
-			s.TextVocab = g.Shape[0] - s.TextLen - 1 - s.Codes
-		}
+	for _, g := range m.Select(func(g *exec.Global) bool { return g.Name == "embed.token" && len(g.Shape) == 2 }) {
+		// Rows: text tokens, one pad for each text position, the start token, image tokens.
+		s.TextVocab = g.Shape[0] - s.TextLen - 1 - s.Codes
 	}
 	if s.TextVocab < 256 {
 		return fmt.Errorf("the text vocabulary, read off embed.token, is %d: it needs at least 256, one for every byte", s.TextVocab)
