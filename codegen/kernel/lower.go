@@ -122,6 +122,12 @@ func (e *emission) contraction() error {
 	}
 	product := e.b.ContractOf(vars, x, gx, y, gy)
 	product.I = int64(c.Multiply)
+	// Whoever reads what is stored in 16 bits reads the same number, here as elsewhere.
+	if r := in.Results[0]; e.u.stores(r) {
+		if _, narrow := r.Type.DType.Format(); narrow {
+			product = e.b.Round(r.Type.DType, product, nil)
+		}
+	}
 	e.done[in.Results[0]] = product
 	for _, v := range e.u.outs {
 		if e.u.stores(v) {

@@ -58,6 +58,8 @@ func newRemake(k *kern.Kernel, out int) *remake {
 	r := &remake{k: k, out: out, leaf: map[*kern.Node]*kern.Node{}, shift: map[*kern.Node]*kern.Var{}, loop: map[*kern.Node]*kern.Node{},
 		vary: map[*kern.Node]map[*kern.Var]bool{}, reads: map[*kern.Node]int{}, needed: map[*kern.Node]bool{}}
 	stores := 0
+	rounds := map[*kern.Node][]*kern.Node{}
+	var narrow []*kern.Node // stores of others that round
 	var walk func(body []*kern.Node, in *kern.Node, around []*kern.Var)
 	walk = func(body []*kern.Node, in *kern.Node, around []*kern.Var) {
 		for _, n := range body {
@@ -86,6 +88,9 @@ func newRemake(k *kern.Kernel, out int) *remake {
 				}
 			}
 			r.vary[n] = v
+			if n.Prim == kern.Round && len(n.Args) == 1 {
+				rounds[n.Args[0]] = append(rounds[n.Args[0]], n)
+			}
 			if n.Prim != kern.Store {
 				continue
 			}
@@ -94,18 +99,32 @@ func newRemake(k *kern.Kernel, out int) *remake {
 			case n.Buf == out:
 				r.store = n
 				stores++
-			case b.Mode == kern.Out && b.DType == ir.F32 && x.Type == ir.F32 && x.Prim != kern.Load && x.Prim != kern.Const &&
-				len(n.At.Ind) == 0 && r.loop[x] == in && maps.Equal(v, r.vary[x]):
+			case b.Mode != kern.Out || x.Type != ir.F32 || len(n.At.Ind) > 0:
+			case b.DType != ir.F32:
+				narrow = append(narrow, n)
+			case r.holds(n, x):
 				r.leaf[x] = n
 			}
 		}
 	}
 	walk(k.Body, nil, k.Dims)
+	for _, n := range narrow {
+		for _, x := range rounds[n.Args[0]] {
+			if ir.DType(x.I) == k.Bufs[n.Buf].DType && r.holds(n, x) {
+				r.leaf[x] = n
+			}
+		}
+	}
 	r.repeats()
 	if stores != 1 || k.Bufs[out].Mode != kern.Out || !k.Bufs[out].DType.IsFloat() {
 		r.store = nil
 	}
 	return r
+}
+
+// holds reports whether at every point where x is computed store puts it.
+func (r *remake) holds(store, x *kern.Node) bool {
+	return x.Prim != kern.Load && x.Prim != kern.Const && r.loop[x] == r.loop[store] && maps.Equal(r.vary[store], r.vary[x])
 }
 
 // repeats finds what a loop computes that another stores: of one sum of what is loaded,

@@ -98,6 +98,15 @@ func TestRemakeGivesTheSameBitsOrNothing(t *testing.T) {
 			k.store(k.x, ir.BF16)
 			return k.store(k.Op(kern.Tanh, k.x), ir.F32)
 		}},
+		{"of sums rounded as they are stored in 16 bits", true, true, func(k *rows) int {
+			x := k.Round(ir.BF16, k.x, nil)
+			k.store(x, ir.BF16)
+			return k.store(k.Op(kern.Tanh, x), ir.F32)
+		}},
+		{"of sums rounded otherwise than they are stored", true, false, func(k *rows) int {
+			k.store(k.x, ir.BF16)
+			return k.store(k.Op(kern.Tanh, k.Round(ir.F16, k.x, nil)), ir.F32)
+		}},
 		{"of sums that were in the place", true, false, func(k *rows) int {
 			b := k.Buf("", ir.F32, 64*32, kern.InOut)
 			k.Store(b, k.at(), k.add(k.x, k.Load(b, k.at())))

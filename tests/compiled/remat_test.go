@@ -7,12 +7,22 @@ import (
 	"testing"
 
 	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/models/system"
 )
 
 // Recomputation changes no bit of training, and takes less memory: of what is
-// cheap, of blocks, and what a budget halfway between these asks for.
+// cheap, of blocks, and what a budget halfway between these asks for. The last
+// model is the transformer in 16 bits.
 func TestRecomputingHasTheSameBits(t *testing.T) {
-	kept, cheap, blocks, budget := models(t), models(t), models(t), models(t)
+	all := func() []*ir.Module {
+		ms, paper := models(t), models(t)[1]
+		paper.Name += "_paper"
+		if err := system.SetPrecision([]*ir.Module{paper}, "paper"); err != nil {
+			t.Fatal(err)
+		}
+		return append(ms, paper)
+	}
+	kept, cheap, blocks, budget := all(), all(), all(), all()
 	for i, m := range cheap {
 		kept[i].Remat = ir.RematOff
 		m.Name += "_cheap"
