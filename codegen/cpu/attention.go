@@ -5,7 +5,6 @@ import (
 	"github.com/gouache-ml/gouache/codegen/cpu/vmath"
 	"github.com/gouache-ml/gouache/ir"
 	"github.com/gouache-ml/gouache/ir/kern"
-	"github.com/gouache-ml/gouache/ops/mask"
 )
 
 // The attention templates. Vector lanes are the queries of a block of the mask
@@ -21,8 +20,9 @@ import (
 // (five products for each pair instead of seven).
 
 const (
-	laneCount = 32  // queries of a block (mask.Lanes)
-	span      = 128 // most keys of an entry (mask.Span)
+	laneCount  = 32  // queries of a block (mask.Lanes)
+	span       = 128 // most keys of an entry (mask.Span)
+	entryWords = 5   // of an entry in the table (mask.EntryWords)
 )
 
 // masked is the score of a pair that is not allowed: far below any score, and
@@ -129,7 +129,7 @@ func allLanes() lanes { return lanes{c64(0), c64(laneCount)} }
 
 // entries emits f for the entries of a block.
 func (a *attention) entries(from, to V, f func(e entry)) {
-	a.Range(from, to, c64(mask.EntryWords), func(at V) {
+	a.Range(from, to, c64(entryWords), func(at V) {
 		e := entry{n: a.index(a.table, at)}
 		e.whole = a.And(a.Add(e.n, c64(7)), c64(-8))
 		e.list = a.At(a.table, a.index(a.table, a.Add(at, c64(1))))

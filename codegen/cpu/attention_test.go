@@ -117,7 +117,7 @@ func spread(k *kern.Kernel, fill func(b, i int, r *rand.Rand) float64) sample {
 
 // The generator has its own names for what tables are made of.
 func TestAttentionKnowsTheTables(t *testing.T) {
-	if mask.Lanes != laneCount || mask.Span != span {
-		t.Errorf("tables have blocks of %d and entries of %d, the generator %d and %d", mask.Lanes, mask.Span, laneCount, span)
+	if mask.Lanes != laneCount || mask.Span != span || mask.EntryWords != entryWords {
+		t.Errorf("tables have blocks of %d and entries of %d keys in %d words, the generator %d, %d and %d", mask.Lanes, mask.Span, mask.EntryWords, laneCount, span, entryWords)
 	}
 }
