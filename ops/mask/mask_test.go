@@ -63,6 +63,9 @@ func expand(t *testing.T, table []int32, n int) [][]bool {
 			if first%half != 0 || last%half != 0 || first >= last || last > Lanes || bits == 0 && last-first < Lanes {
 				t.Fatalf("block %d has an entry for lanes %d to %d", i, first, last)
 			}
+			if lanes <= half && last > half && count >= fewKeys {
+				t.Fatalf("block %d has %d queries, and an entry for lanes %d to %d", i, lanes, first, last)
+			}
 			for c := 0; c < (count+7)&^7; c++ {
 				used := false
 				for l := range Lanes {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gouache-ml/gouache/ir"
+	"github.com/gouache-ml/gouache/ir/kern"
 	"github.com/gouache-ml/gouache/models/system"
 )
 
@@ -51,6 +52,17 @@ func TestRecomputingHasTheSameBits(t *testing.T) {
 		t.Fatal(err)
 	}
 	sizes()
+	activations := map[string]int{}
+	for _, m := range b.Plan().Models {
+		for _, l := range m.Programs[0].Launches {
+			if strings.HasPrefix(l.Kernel.Name, "remake_") && slices.ContainsFunc(l.Kernel.Body, func(n *kern.Node) bool { return n.Prim == kern.Exp }) {
+				activations[m.Name]++
+			}
+		}
+	}
+	if n, paper := activations["prior_cheap"], activations["prior_paper_cheap"]; n == 0 || paper == 0 {
+		t.Errorf("%d activations are made again, in 16 bits %d", n, paper)
+	}
 	spec, err := b.Compile()
 	if err != nil {
 		t.Fatal(err)
