@@ -58,8 +58,8 @@ func newRemake(k *kern.Kernel, out int) *remake {
 	r := &remake{k: k, out: out, leaf: map[*kern.Node]*kern.Node{}, shift: map[*kern.Node]*kern.Var{}, loop: map[*kern.Node]*kern.Node{},
 		vary: map[*kern.Node]map[*kern.Var]bool{}, reads: map[*kern.Node]int{}, needed: map[*kern.Node]bool{}}
 	stores := 0
-	rounds := map[*kern.Node][]*kern.Node{}
-	var narrow []*kern.Node // stores of others that round
+	rounds := map[*kern.Node][]*kern.Node{} // of a node, to 16 bits
+	var others []*kern.Node                 // stores
 	var walk func(body []*kern.Node, in *kern.Node, around []*kern.Var)
 	walk = func(body []*kern.Node, in *kern.Node, around []*kern.Var) {
 		for _, n := range body {
@@ -94,24 +94,24 @@ func newRemake(k *kern.Kernel, out int) *remake {
 			if n.Prim != kern.Store {
 				continue
 			}
-			x, b := n.Args[0], k.Bufs[n.Buf]
 			switch {
 			case n.Buf == out:
 				r.store = n
 				stores++
-			case b.Mode != kern.Out || x.Type != ir.F32 || len(n.At.Ind) > 0:
-			case b.DType != ir.F32:
-				narrow = append(narrow, n)
-			case r.holds(n, x):
-				r.leaf[x] = n
+			case k.Bufs[n.Buf].Mode == kern.Out && n.Args[0].Type == ir.F32 && len(n.At.Ind) == 0:
+				others = append(others, n)
 			}
 		}
 	}
 	walk(k.Body, nil, k.Dims)
-	for _, n := range narrow {
-		for _, x := range rounds[n.Args[0]] {
-			if ir.DType(x.I) == k.Bufs[n.Buf].DType && r.holds(n, x) {
-				r.leaf[x] = n
+	for _, s := range others {
+		x, d := s.Args[0], k.Bufs[s.Buf].DType
+		if d == ir.F32 && r.holds(s, x) {
+			r.leaf[x] = s
+		}
+		for _, y := range rounds[x] {
+			if ir.DType(y.I) == d && r.holds(s, y) {
+				r.leaf[y] = s
 			}
 		}
 	}

@@ -263,7 +263,7 @@ func TestBlocksHaveFewKeysToSpare(t *testing.T) {
 	for _, c := range []struct {
 		m    Mask
 		most int
-	}{{Row(text, w, h), 321}, {Column(text, w, h), 289}, {Conv(text, w, h, ConvSize), 420}} {
+	}{{Row(text, w, h), 305}, {Column(text, w, h), 281}, {Conv(text, w, h, ConvSize), 378}} {
 		table := Blocks(c.m, Len(text, w, h))
 		for i := int32(0); i < table[0]; i++ {
 			n := 0 // of half a block's queries

@@ -241,14 +241,13 @@ func write(m Mask, bs []block) []int32 {
 		table = append(table, int32(len(b.lanes)), keep(padded(b.lanes, Lanes)))
 		entries := func(keys []int, first, end int32, full int) {
 			for at := 0; at < len(keys); at += Span {
-				keys := keys[at:min(at+Span, len(keys))]
-				offsets = append(offsets, len(table)+1)
+				keys, e := keys[at:min(at+Span, len(keys))], len(table)
+				offsets = append(offsets, e+1)
 				table = append(table, int32(len(keys)), keep(padded(keys, roundUp(len(keys)))), 0, first, end)
-				if at+len(keys) <= full && len(keys)%8 == 0 && len(b.lanes) == Lanes {
-					continue
+				if at+len(keys) > full || len(keys)%8 != 0 || len(b.lanes) < Lanes {
+					offsets = append(offsets, e+2)
+					table[e+2] = keep(allowed(m, b.lanes, keys))
 				}
-				offsets = append(offsets, len(table)-3)
-				table[len(table)-3] = keep(allowed(m, b.lanes, keys))
 			}
 		}
 		entries(b.both, 0, Lanes, b.full)

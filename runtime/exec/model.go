@@ -95,14 +95,16 @@ func (m *Model) layOut() error {
 // asks for a program that does: the tables that only sampling reads are no burden to training.
 func (m *Model) waits(g *Global) bool { return m.remote == nil && g.fixed >= 0 }
 
-// bring fills constants that have waited.
+// bring fills those of some stored tensors that have waited.
 func (m *Model) bring(stored ...int) {
-	m.sys.turn.Lock()
-	defer m.sys.turn.Unlock()
 	for _, i := range stored {
-		if g := &m.globals[i]; m.waits(g) && !g.there {
-			copy(g.Data, m.contents(g))
-			g.there = true
+		if g := &m.globals[i]; m.waits(g) {
+			m.sys.turn.Lock()
+			if !g.there {
+				copy(g.Data, m.contents(g))
+				g.there = true
+			}
+			m.sys.turn.Unlock()
 		}
 	}
 }

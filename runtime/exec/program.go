@@ -113,25 +113,25 @@ func (p *Program) ask() {
 		m.sys.turn.Unlock()
 		return
 	}
+	named := p.named()
 	for i := range m.globals {
-		if m.waits(&m.globals[i]) && p.touches(i) {
+		if named[m.spec.Globals[i].Offset] {
 			m.bring(i)
 		}
 	}
 }
 
-// touches reports whether a launch has a stored tensor among its buffers.
-func (p *Program) touches(stored int) bool {
-	from := State + Addr(p.model.spec.Globals[stored].Offset)
-	end := from + Addr(max(1, len(p.model.globals[stored].Data)))
+// named are the offsets of the stored tensors among the buffers of p's launches.
+func (p *Program) named() map[int64]bool {
+	offsets := map[int64]bool{}
 	for i := range p.spec.Launches {
 		for _, a := range p.spec.Launches[i].Args {
-			if a&State != 0 && from <= a && a < end {
-				return true
+			if arena, offset := a.split(); arena == State {
+				offsets[offset] = true
 			}
 		}
 	}
-	return false
+	return offsets
 }
 
 // FLOPs is the number of floating-point operations of one run, as the compiler counted them.

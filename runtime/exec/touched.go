@@ -2,6 +2,7 @@ package exec
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/gouache-ml/gouache/runtime/device/cpu"
@@ -14,7 +15,7 @@ const ProgramBytes = 11 << 20
 
 // Touched is how much memory the model's arenas take once it is initialised and these programs have
 // run. Arenas are mapped, and a page takes memory when something other than zero is written to it:
-// stored tensors that start as zeros and that no program names take none.
+// stored tensors that start as zeros, and constants, take none where no program names them.
 func (m *Model) Touched(programs ...string) (int64, error) {
 	if m.remote != nil {
 		return 0, fmt.Errorf("%s: it works in the memory of %s", m.Name(), m.sys.device.Name())
@@ -28,19 +29,17 @@ func (m *Model) Touched(programs ...string) (int64, error) {
 		}
 		p := m.programs[i]
 		work = max(work, p.spec.WorkBytes)
-		for _, l := range p.spec.Launches {
-			for _, a := range l.Args {
-				if arena, offset := a.split(); arena == State {
-					named[offset] = true
-				}
-			}
-		}
+		maps.Copy(named, p.named())
 	}
 	var state []interval
 	for i, g := range m.globals {
 		at := m.spec.Globals[i].Offset
 		lo, hi := at, at+int64(len(g.Data))
-		if zeros := g.fixed < 0 && g.init != "normal" && g.init != "const" && g.Role != RoleAverage; zeros && !named[at] {
+		switch {
+		case named[at]:
+		case m.waits(&g):
+			lo = hi
+		case g.init != "normal" && g.init != "const" && g.Role != RoleAverage:
 			lo = hi - int64(len(g.Data)%zeroBytes) // zero writes the rest
 		}
 		state = append(state, interval{lo, hi})
